@@ -1,0 +1,141 @@
+"""Every error this program raises on purpose, and what each one means to a caller.
+
+Layers below translate what their libraries raise into these, most specific first, so that nobody
+above needs to know grpc, boto3 or kubernetes. Two roots decide what happens next: a
+`PermanentError` will fail again in the same way until somebody changes something; a
+`TransientError` may be tried again, with back-off and before a deadline. Nothing else is retried.
+
+    StewardError
+    ├── PermanentError
+    │   ├── InvalidInput       a flag, field or file says something that can't be meant
+    │   ├── NotFound           the bucket, key, Secret or object is not there
+    │   ├── AlreadyExists      a conditional write found the name taken by somebody else
+    │   ├── Unauthorized       credentials are missing, wrong or lack a right
+    │   ├── Untrusted          a certificate can't be verified, or has expired
+    │   ├── IntegrityError     bytes are not what they must be: never use them
+    │   ├── Refused            a safety check says no (exit code 3)
+    │   ├── Unsupported        the other side can't do this at all
+    │   ├── Compacted          etcd has forgotten the revision that was asked for
+    │   └── OutOfSpace         the spool, the store or etcd itself is full
+    └── TransientError
+        ├── Unavailable        nobody answers, or the connection broke
+        ├── NoLeader           etcd has no leader, or is changing it
+        ├── Throttled          the other side asks us to slow down
+        └── TimedOut           our own deadline passed
+"""
+
+from typing import ClassVar
+
+
+class StewardError(Exception):
+    """An error with a message a person can act on.
+
+    `message` says what happened; `hint` what to do next. Neither may hold a secret: both end up in
+    logs, conditions and events. `reason` is the CamelCase word for conditions and JSON output,
+    `exit_code` what the command line returns.
+    """
+
+    reason: ClassVar[str] = "Failed"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+
+class PermanentError(StewardError):
+    """Trying again changes nothing."""
+
+
+class InvalidInput(PermanentError):
+    """A flag, field or file says something that can't be meant."""
+
+    reason = "InvalidInput"
+    exit_code = 2
+
+
+class NotFound(PermanentError):
+    """The bucket, key, Secret or object is not there."""
+
+    reason = "NotFound"
+
+
+class AlreadyExists(PermanentError):
+    """A conditional write found the name taken by somebody else."""
+
+    reason = "AlreadyExists"
+
+
+class Unauthorized(PermanentError):
+    """Credentials are missing, wrong, or lack a right."""
+
+    reason = "Unauthorized"
+
+
+class Untrusted(PermanentError):
+    """A certificate, theirs or ours, can't be verified or has expired."""
+
+    reason = "Untrusted"
+
+
+class IntegrityError(PermanentError):
+    """Bytes are not what they must be; nothing may be built on them."""
+
+    reason = "IntegrityError"
+
+
+class Refused(PermanentError):
+    """A safety check says no."""
+
+    reason = "Refused"
+    exit_code = 3
+
+
+class Unsupported(PermanentError):
+    """The other side can't do this at all."""
+
+    reason = "Unsupported"
+
+
+class Compacted(PermanentError):
+    """etcd has compacted the revision that was asked for."""
+
+    reason = "Compacted"
+
+
+class OutOfSpace(PermanentError):
+    """The spool, the store or etcd itself is full."""
+
+    reason = "OutOfSpace"
+
+
+class TransientError(StewardError):
+    """The same call may succeed later."""
+
+    reason = "Unavailable"
+
+
+class Unavailable(TransientError):
+    """Nobody answers, or the connection broke."""
+
+
+class NoLeader(TransientError):
+    """etcd has no leader, or is just changing it."""
+
+    reason = "NoLeader"
+
+
+class Throttled(TransientError):
+    """The other side asks us to slow down."""
+
+    reason = "Throttled"
+
+
+class TimedOut(TransientError):
+    """Our own deadline passed before the answer came."""
+
+    reason = "TimedOut"

@@ -1,0 +1,28 @@
+"""What all models share: camelCase outside, strictness, secrets that never print."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr
+from pydantic.alias_generators import to_camel
+
+
+class Model(BaseModel):
+    """A value that crosses a boundary: camelCase in JSON, immutable, unknown fields refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+    )
+
+
+def _reveal(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+RevealedSecret = Annotated[SecretStr, PlainSerializer(_reveal, when_used="json")]
+"""A secret that prints as asterisks everywhere but in JSON: for the pipe to a child process only.
+
+No model that holds one may be logged or stored as JSON.
+"""
+
+Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{1,16}$")]
+"""A 64-bit ID (cluster, member, lease) in lower-case hex: JSON numbers lose bits above 2^53."""

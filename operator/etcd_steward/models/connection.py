@@ -1,0 +1,73 @@
+"""How to reach one etcd and one store: resolved settings, ready to be used or handed to a child.
+
+Secrets live here and only here. These models are made by the command line from flags and by the
+handlers from Kubernetes Secrets.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from etcd_steward.models.base import Model, RevealedSecret
+
+
+class EtcdTLS(Model):
+    """PEM texts for mutual TLS with etcd."""
+
+    ca: str | None = None
+    """Certificates to trust; None trusts the system's roots."""
+    cert: str | None = None
+    key: RevealedSecret | None = None
+    server_name: str | None = None
+    """Name to verify the server's certificate against, where it differs from the endpoint."""
+
+
+class EtcdConnection(Model):
+    """One etcd cluster."""
+
+    endpoints: tuple[str, ...]
+    """`https://host:2379` or `http://…`; each may be a member or a virtual IP before several."""
+    tls: EtcdTLS | None = None
+    user: str | None = None
+    password: RevealedSecret | None = None
+    dial_timeout: float = 5.0
+    """Seconds to wait for a connection."""
+    command_timeout: float = 15.0
+    """Seconds to wait for an ordinary unary answer."""
+    use_proxy: bool = False
+    """Obey `https_proxy` and its like. Off: gRPC would obey it even for plaintext 127.0.0.1."""
+
+
+class S3Settings(Model):
+    """One bucket and prefix."""
+
+    kind: Literal["s3"] = "s3"
+    bucket: str
+    prefix: str = ""
+    """Without leading or trailing slash."""
+    endpoint: str | None = None
+    region: str | None = None
+    force_path_style: bool = False
+    ca: str | None = None
+    """PEM certificates to trust instead of the public roots."""
+    access_key: str | None = None
+    secret_key: RevealedSecret | None = None
+    session_token: RevealedSecret | None = None
+    """All three None: credentials are found as boto3 finds them (environment, profile, IRSA)."""
+    storage_class: str | None = None
+    retry_seconds: float = 180.0
+    """How long server trouble (503, resets, stalls) is ridden out before a call fails."""
+
+
+class LocalSettings(Model):
+    """A directory on this host."""
+
+    kind: Literal["local"] = "local"
+    path: Path
+
+
+StoreSettings = Annotated[S3Settings | LocalSettings, Field(discriminator="kind")]
+"""Where backups lie."""
+
+__all__ = ["EtcdConnection", "EtcdTLS", "LocalSettings", "S3Settings", "SecretStr", "StoreSettings"]

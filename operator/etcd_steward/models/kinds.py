@@ -1,0 +1,287 @@
+"""The resources of group `etcdsteward.io/v1alpha1`, field by field.
+
+The CRDs in `crds/` are made from these models by `tools/generate_crds.py`: a field's description
+and example are what `kubectl explain` prints. Changes must be additive (kopf serves no conversion).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from etcd_steward.models.base import Model
+
+GROUP = "etcdsteward.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+BACKUP_LABEL = f"{GROUP}/backup"
+"""On an EtcdSnapshot: the name of the EtcdBackup that it belongs to."""
+
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class SecretName(Model):
+    """A Secret in the resource's own namespace."""
+
+    secret_name: Name = Field(
+        description="Name of a Secret in this namespace.", examples=["etcd-client"]
+    )
+
+
+class Etcd(Model):
+    """Which etcd, and with what credentials."""
+
+    endpoints: tuple[Annotated[str, Field(pattern=r"^https?://[^\s/]+$")], ...] = Field(
+        min_length=1,
+        max_length=32,
+        description="Client URLs of the members. Each may be a member or a virtual IP: members are "
+        "told apart by the ID that they answer with.",
+        examples=[["https://10.0.0.1:2379", "https://10.0.0.2:2379", "https://10.0.0.3:2379"]],
+    )
+    tls: SecretName | None = Field(
+        default=None,
+        description="Secret with `ca.crt`, and `tls.crt` and `tls.key` for a client certificate.",
+    )
+    auth: SecretName | None = Field(
+        default=None,
+        description="Secret with `username` and `password` of an etcd user with role root.",
+    )
+    server_name: str | None = Field(
+        default=None,
+        description="Name to verify the members' certificates against, where it differs from the "
+        "host in the endpoint.",
+        examples=["etcd.internal"],
+    )
+
+
+class S3(Model):
+    """A bucket and a prefix in it."""
+
+    bucket: Annotated[str, Field(min_length=3, max_length=63)] = Field(
+        description="Name of the bucket; it must exist.", examples=["etcd-backups"]
+    )
+    prefix: Annotated[str, Field(max_length=512, pattern=r"^([^/\s]+(/[^/\s]+)*)?$")] = Field(
+        default="",
+        description="Folder in the bucket, without leading or trailing slash.",
+        examples=["prod"],
+    )
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+$")] | None = Field(
+        default=None,
+        description="URL of an S3 server; left out: AWS, by region.",
+        examples=["https://s3.example.com"],
+    )
+    region: str | None = Field(
+        default=None, description="Region of the bucket.", examples=["eu-central-1"]
+    )
+    force_path_style: bool = Field(
+        default=False,
+        description="Put the bucket into the path, not into the host name; most S3 servers of your own need it.",
+        examples=[True],
+    )
+    credentials_secret_name: Name | None = Field(
+        default=None,
+        description="Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, and perhaps "
+        "`AWS_SESSION_TOKEN`. Left out: the operator's own identity, in allowed namespaces only.",
+        examples=["s3"],
+    )
+    ca_secret_name: Name | None = Field(
+        default=None,
+        description="Secret with `ca.crt`: certificates to trust instead of the public ones.",
+        examples=["s3-ca"],
+    )
+    storage_class: (
+        Literal[
+            "STANDARD",
+            "STANDARD_IA",
+            "ONEZONE_IA",
+            "INTELLIGENT_TIERING",
+            "GLACIER_IR",
+            "REDUCED_REDUNDANCY",
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Storage class of the stored files. Classes that can't be read at once (GLACIER, "
+        "DEEP_ARCHIVE) are refused: every backup is read back. Move older ones there by a lifecycle rule.",
+        examples=["STANDARD_IA"],
+    )
+
+
+class Local(Model):
+    """A directory on the operator's own volume."""
+
+    path: Annotated[str, Field(pattern=r"^/")] = Field(
+        description="Absolute path of a directory that the operator can write to.",
+        examples=["/var/backups/etcd"],
+    )
+
+
+class StoreSpec(Model):
+    """Where backups lie: exactly one of these."""
+
+    s3: S3 | None = Field(
+        default=None, description="A bucket in S3, or in a server that speaks its protocol."
+    )
+    local: Local | None = Field(
+        default=None, description="A directory; for the operator's allowed namespaces only."
+    )
+
+
+class Verification(Model):
+    """How hard each backup is proven before it counts as verified."""
+
+    level: Literal["Structure"] = Field(
+        default="Structure",
+        description="`Structure`: every page, key and revision of the snapshot is read and checked.",
+        examples=["Structure"],
+    )
+
+
+class EtcdBackupSpec(Model):
+    """What to back up, where to, and how hard to prove it."""
+
+    type: Literal["Snapshot"] = Field(
+        default="Snapshot",
+        description="`Snapshot`: the whole database, restorable by etcdutl. Can't be changed later.",
+        examples=["Snapshot"],
+    )
+    etcd: Etcd | None = Field(
+        default=None,
+        description="The etcd to back up. Left out: the one that the operator was installed with, "
+        "for its allowed namespaces only.",
+    )
+    store: StoreSpec = Field(description="Where backups lie: exactly one of `s3` and `local`.")
+    verification: Verification = Field(
+        default_factory=Verification, description="How hard each backup is proven."
+    )
+    attempts: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=3,
+        description="How often a run is tried before it fails; only errors that may pass are tried again.",
+        examples=[3],
+    )
+    active_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
+        default=3600, description="Seconds that one attempt may take.", examples=[3600]
+    )
+
+
+class Condition(Model):
+    """A standard condition."""
+
+    type: str = Field(description="Name of the condition, in CamelCase.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(description="Why, as one word for machines.")
+    message: str = Field(default="", description="Why, in words for people.")
+    last_transition_time: str = Field(description="When the status last changed.")
+    observed_generation: int | None = Field(
+        default=None, description="The generation of the spec that this was said of."
+    )
+
+
+class EtcdBackupStatus(Model):
+    """What has become of a standing order."""
+
+    observed_generation: int | None = Field(default=None, description="Generation last looked at.")
+    active_snapshot_name: str | None = Field(default=None, description="The run that is under way.")
+    last_snapshot_name: str | None = Field(default=None, description="The run that ended last.")
+    last_successful_time: str | None = Field(
+        default=None, description="When a run last became Complete."
+    )
+    last_verified_time: str | None = Field(
+        default=None, description="When a run last became Verified."
+    )
+    last_url: str | None = Field(
+        default=None, alias="lastURL", description="Where the newest complete backup lies."
+    )
+    last_size: str | None = Field(
+        default=None, description="Size of the newest complete backup in the store, for people."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(), description="`Ready`, `EtcdReachable`, `StoreAvailable`."
+    )
+
+
+class EtcdSnapshotSpec(Model):
+    """Which backup this is a run of."""
+
+    backup_name: Annotated[str, Field(min_length=1, max_length=52)] = Field(
+        description="Name of an EtcdBackup in this namespace. Its spec is copied when the run starts.",
+        examples=["nightly"],
+    )
+
+
+class RunProgress(Model):
+    """How far a run is."""
+
+    step: str = Field(description="What the run is doing.", examples=["Streaming"])
+    raw_bytes: int = Field(default=0, description="Bytes read from etcd.")
+    total_bytes: int = Field(default=0, description="Bytes that etcd announced.")
+    stored_bytes: int = Field(default=0, description="Bytes in the store.")
+    text: str = Field(
+        default="", description="The same for people.", examples=["Streaming 310 MB of 1.4 GB"]
+    )
+
+
+class RunJournal(Model):
+    """What to look for and clean up if the operator dies in mid-run."""
+
+    folder: str = Field(description="This run's folder in the store.")
+    key: str = Field(description="The file being uploaded.")
+    upload_id: str = Field(alias="uploadID", description="Its multipart upload.")
+
+
+class Artifact(Model):
+    """What a complete run left in the store."""
+
+    url: str = Field(description="The backup's own URL.")
+    revision: int = Field(description="Revision read from the snapshot itself.")
+    live_keys: int = Field(description="Keys in the snapshot.")
+    raw_bytes: int = Field(description="Bytes of the snapshot, uncompressed.")
+    stored_bytes: int = Field(description="Bytes in the store.")
+    size: str = Field(description="Bytes in the store, for people.")
+    raw_sha256: str = Field(description="SHA-256 of the uncompressed snapshot.")
+    stored_sha256: str = Field(description="SHA-256 of the stored file.")
+    cluster_id: str = Field(alias="clusterID", description="etcd's cluster ID, in hex.")
+    member_id: str = Field(
+        alias="memberID", description="The member that it was taken from, in hex."
+    )
+    etcd_version: str = Field(description="Version of that member.")
+
+
+class RunVerification(Model):
+    """The strongest proof of a run."""
+
+    level: Literal["Digest", "Structure"] = Field(description="How hard it was proven.")
+    time: str = Field(description="When.")
+
+
+class EtcdSnapshotStatus(Model):
+    """One run, and then the record of what lies in the store."""
+
+    phase: Literal["Pending", "Running", "Complete", "Failed"] | None = Field(
+        default=None, description="For people; machines read the conditions."
+    )
+    observed_generation: int | None = Field(default=None, description="Generation last looked at.")
+    backup_spec: EtcdBackupSpec | None = Field(
+        default=None, description="The backup's spec as it was when this run was claimed."
+    )
+    backup_uid: str | None = Field(
+        default=None, alias="backupUID", description="uid of the EtcdBackup."
+    )
+    attempt: int | None = Field(
+        default=None, description="Which attempt is under way or was the last."
+    )
+    start_time: str | None = Field(default=None, description="When the run was claimed.")
+    completion_time: str | None = Field(default=None, description="When it ended.")
+    duration: str | None = Field(default=None, description="How long it took, for people.")
+    heartbeat_time: str | None = Field(
+        default=None, description="When the run last said that it lives."
+    )
+    progress: RunProgress | None = Field(default=None, description="How far the run is.")
+    journal: RunJournal | None = Field(default=None, description="For clean-up after a crash.")
+    artifact: Artifact | None = Field(default=None, description="What lies in the store.")
+    verification: RunVerification | None = Field(default=None, description="The strongest proof.")
+    warnings: tuple[str, ...] = Field(
+        default=(), description="What to look at though the run succeeded."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(), description="`Complete`, `Failed`, `Verified`."
+    )

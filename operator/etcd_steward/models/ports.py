@@ -1,0 +1,150 @@
+"""What the engine asks of a store, and what pure readers ask of a file.
+
+Two ports only. `Store` is asynchronous and deals in whole objects; `ReadAt` is synchronous and
+thread-safe, because the readers behind it (bolt, Parquet) run in worker threads.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+
+class ReadAt(Protocol):
+    """Random access to bytes that no longer change."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        ...
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`, or fewer only at the end of the file.
+
+        Blocking and thread-safe. Raises `Unavailable` or another `StewardError` of its store.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object as a listing shows it."""
+
+    key: str
+    """Relative to the store's own prefix."""
+    size: int
+    """Bytes."""
+    modified: datetime
+    """When the store says it was written, in UTC."""
+    etag: str
+    """Changes whenever the content does; opaque."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """A multipart upload that was begun and neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """One part of a written object, so that it can be read back and compared by itself."""
+
+    offset: int
+    size: int
+    crc32c: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An object that a store has taken whole."""
+
+    key: str
+    size: int
+    crc32c: int
+    """CRC-32C of the whole object, computed from the bytes that we sent."""
+    confirmed: bool
+    """True where the store itself computed the whole object's checksum and it equals ours."""
+    parts: tuple[StoredPart, ...] = field(repr=False)
+
+
+Started = Callable[[OpenUpload], Awaitable[None]]
+"""Called once, before the first byte is sent, so that the upload can be journalled."""
+
+Sent = Callable[[int], None]
+"""Called after each part, with the bytes that the store holds by now."""
+
+
+class Store(Protocol):
+    """A place for backups: S3 or a local directory.
+
+    Keys are relative to the store's prefix, never begin with `/`, and mean the same in every
+    implementation. All methods raise only `StewardError`: `NotFound`, `Unauthorized`, `Untrusted`
+    and `OutOfSpace` are final, `TransientError` was already retried for as long as the store's
+    settings say.
+    """
+
+    @property
+    def url(self) -> str:
+        """`s3://bucket/prefix` or `file:///path`: no credentials, no trailing slash."""
+        ...
+
+    async def put_new(self, key: str, data: bytes) -> None:
+        """Write a small object if there is none of that name.
+
+        An object there already with just these bytes counts as written: it is our own, whose
+        answer was lost. Any other raises `AlreadyExists`. Read back before this returns.
+        """
+        ...
+
+    async def write(
+        self,
+        key: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        size_hint: int,
+        started: Started,
+        sent: Sent,
+    ) -> Written:
+        """Write a large object from a stream, and compare the checksums.
+
+        Chunks may be of any size; the store cuts them into parts (`size_hint`, an upper bound in
+        bytes, tells how large parts must be to stay within the store's count). Whatever goes wrong,
+        the source failing and cancellation included, what was uploaded is aborted before the error
+        leaves this method. Memory is bounded by a few parts.
+        """
+        ...
+
+    async def read(self, key: str, *, limit: int) -> bytes:
+        """A small object whole. Raises `NotFound`, or `IntegrityError` if larger than `limit`."""
+        ...
+
+    async def open(self, key: str) -> ReadAt:
+        """Random access to a large object, pinned to its present content. Raises `NotFound`."""
+        ...
+
+    async def find(self, key: str) -> ObjectInfo | None:
+        """What the store knows of one object; None if, and only if, the store says it has none."""
+        ...
+
+    def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """All objects under `prefix`, which is empty or ends in `/`, ordered by key."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Delete one object; deleting what is not there succeeds."""
+        ...
+
+    def uploads(self, prefix: str) -> AsyncIterator[OpenUpload]:
+        """Uploads under `prefix` (ending in `/`) that were begun and never ended."""
+        ...
+
+    async def abort(self, upload: OpenUpload) -> None:
+        """Abort an upload; one that is gone already succeeds. The parts are gone afterwards."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections and threads."""
+        ...

@@ -1,0 +1,1 @@
+"""Tests of etcd-steward, and the test bed that they run on."""
