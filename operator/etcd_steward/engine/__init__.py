@@ -1,1 +1,1 @@
-"""engine."""
+"""The work itself: backup, proof, fetching back. Knows no Kubernetes and no command line."""

@@ -58,6 +58,10 @@ class S3Settings(Model):
     storage_class: str | None = None
     retry_seconds: float = 180.0
     """How long server trouble (503, resets, stalls) is ridden out before a call fails."""
+    connect_timeout: float = 10.0
+    """Seconds to wait for a connection."""
+    read_timeout: float = 60.0
+    """Seconds that the other side may be silent before a call counts as stalled."""
 
 
 class LocalSettings(Model):

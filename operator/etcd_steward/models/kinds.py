@@ -17,6 +17,8 @@ BACKUP_LABEL = f"{GROUP}/backup"
 """On an EtcdSnapshot: the name of the EtcdBackup that it belongs to."""
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+"""A moment in UTC, as Kubernetes writes it: `2026-11-22T02:17:00Z`."""
 
 
 class SecretName(Model):
@@ -40,10 +42,12 @@ class Etcd(Model):
     tls: SecretName | None = Field(
         default=None,
         description="Secret with `ca.crt`, and `tls.crt` and `tls.key` for a client certificate.",
+        examples=[{"secretName": "etcd-client"}],
     )
     auth: SecretName | None = Field(
         default=None,
         description="Secret with `username` and `password` of an etcd user with role root.",
+        examples=[{"secretName": "etcd-root"}],
     )
     server_name: str | None = Field(
         default=None,
@@ -74,7 +78,8 @@ class S3(Model):
     )
     force_path_style: bool = Field(
         default=False,
-        description="Put the bucket into the path, not into the host name; most S3 servers of your own need it.",
+        description="Put the bucket into the path, not into the host name; most S3 servers of "
+        "your own need it.",
         examples=[True],
     )
     credentials_secret_name: Name | None = Field(
@@ -100,8 +105,9 @@ class S3(Model):
         | None
     ) = Field(
         default=None,
-        description="Storage class of the stored files. Classes that can't be read at once (GLACIER, "
-        "DEEP_ARCHIVE) are refused: every backup is read back. Move older ones there by a lifecycle rule.",
+        description="Storage class of the stored files. Classes that can't be read at once "
+        "(GLACIER, DEEP_ARCHIVE) are refused: every backup is read back. Move older ones there by "
+        "a lifecycle rule.",
         examples=["STANDARD_IA"],
     )
 
@@ -119,10 +125,14 @@ class StoreSpec(Model):
     """Where backups lie: exactly one of these."""
 
     s3: S3 | None = Field(
-        default=None, description="A bucket in S3, or in a server that speaks its protocol."
+        default=None,
+        description="A bucket in S3, or in a server that speaks its protocol.",
+        examples=[{"bucket": "etcd-backups", "credentialsSecretName": "s3"}],
     )
     local: Local | None = Field(
-        default=None, description="A directory; for the operator's allowed namespaces only."
+        default=None,
+        description="A directory; for the operator's allowed namespaces only.",
+        examples=[{"path": "/var/backups/etcd"}],
     )
 
 
@@ -131,7 +141,8 @@ class Verification(Model):
 
     level: Literal["Structure"] = Field(
         default="Structure",
-        description="`Structure`: every page, key and revision of the snapshot is read and checked.",
+        description="`Structure`: every page, key and revision of the snapshot is read and "
+        "checked.",
         examples=["Structure"],
     )
 
@@ -141,25 +152,35 @@ class EtcdBackupSpec(Model):
 
     type: Literal["Snapshot"] = Field(
         default="Snapshot",
-        description="`Snapshot`: the whole database, restorable by etcdutl. Can't be changed later.",
+        description="`Snapshot`: the whole database, restorable by etcdutl. Can't be changed "
+        "later.",
         examples=["Snapshot"],
     )
     etcd: Etcd | None = Field(
         default=None,
         description="The etcd to back up. Left out: the one that the operator was installed with, "
         "for its allowed namespaces only.",
+        examples=[{"endpoints": ["https://10.0.0.1:2379"], "tls": {"secretName": "etcd-client"}}],
     )
-    store: StoreSpec = Field(description="Where backups lie: exactly one of `s3` and `local`.")
+    store: StoreSpec = Field(
+        description="Where backups lie: exactly one of `s3` and `local`.",
+        examples=[{"s3": {"bucket": "etcd-backups", "credentialsSecretName": "s3"}}],
+    )
     verification: Verification = Field(
-        default_factory=Verification, description="How hard each backup is proven."
+        default_factory=Verification,
+        description="How hard each backup is proven.",
+        examples=[{"level": "Structure"}],
     )
     attempts: Annotated[int, Field(ge=1, le=10)] = Field(
         default=3,
-        description="How often a run is tried before it fails; only errors that may pass are tried again.",
+        description="How often a run is tried before it fails; only errors that may pass are "
+        "tried again.",
         examples=[3],
     )
     active_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
-        default=3600, description="Seconds that one attempt may take.", examples=[3600]
+        default=3600,
+        description="Seconds that one attempt may take.",
+        examples=[3600],
     )
 
 
@@ -170,7 +191,7 @@ class Condition(Model):
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: str = Field(description="Why, as one word for machines.")
     message: str = Field(default="", description="Why, in words for people.")
-    last_transition_time: str = Field(description="When the status last changed.")
+    last_transition_time: Time = Field(description="When the status last changed.")
     observed_generation: int | None = Field(
         default=None, description="The generation of the spec that this was said of."
     )
@@ -182,10 +203,10 @@ class EtcdBackupStatus(Model):
     observed_generation: int | None = Field(default=None, description="Generation last looked at.")
     active_snapshot_name: str | None = Field(default=None, description="The run that is under way.")
     last_snapshot_name: str | None = Field(default=None, description="The run that ended last.")
-    last_successful_time: str | None = Field(
+    last_successful_time: Time | None = Field(
         default=None, description="When a run last became Complete."
     )
-    last_verified_time: str | None = Field(
+    last_verified_time: Time | None = Field(
         default=None, description="When a run last became Verified."
     )
     last_url: str | None = Field(
@@ -203,7 +224,8 @@ class EtcdSnapshotSpec(Model):
     """Which backup this is a run of."""
 
     backup_name: Annotated[str, Field(min_length=1, max_length=52)] = Field(
-        description="Name of an EtcdBackup in this namespace. Its spec is copied when the run starts.",
+        description="Name of an EtcdBackup in this namespace. Its spec is copied when the run "
+        "starts.",
         examples=["nightly"],
     )
 
@@ -250,7 +272,7 @@ class RunVerification(Model):
     """The strongest proof of a run."""
 
     level: Literal["Digest", "Structure"] = Field(description="How hard it was proven.")
-    time: str = Field(description="When.")
+    time: Time = Field(description="When.")
 
 
 class EtcdSnapshotStatus(Model):
@@ -269,14 +291,17 @@ class EtcdSnapshotStatus(Model):
     attempt: int | None = Field(
         default=None, description="Which attempt is under way or was the last."
     )
-    start_time: str | None = Field(default=None, description="When the run was claimed.")
-    completion_time: str | None = Field(default=None, description="When it ended.")
+    start_time: Time | None = Field(default=None, description="When the run was claimed.")
+    completion_time: Time | None = Field(default=None, description="When it ended.")
     duration: str | None = Field(default=None, description="How long it took, for people.")
-    heartbeat_time: str | None = Field(
+    heartbeat_time: Time | None = Field(
         default=None, description="When the run last said that it lives."
     )
     progress: RunProgress | None = Field(default=None, description="How far the run is.")
     journal: RunJournal | None = Field(default=None, description="For clean-up after a crash.")
+    failed_side: Literal["etcd", "store"] | None = Field(
+        default=None, description="Which side the last failure came from, where that is known."
+    )
     artifact: Artifact | None = Field(default=None, description="What lies in the store.")
     verification: RunVerification | None = Field(default=None, description="The strongest proof.")
     warnings: tuple[str, ...] = Field(

@@ -27,6 +27,7 @@ class SpoolSettings(Model):
 class SnapshotRequest(Model):
     """Take one snapshot."""
 
+    job: Literal["snapshot"] = "snapshot"
     etcd: EtcdConnection
     store: StoreSettings
     spool: SpoolSettings
@@ -41,6 +42,20 @@ class SnapshotRequest(Model):
     """Take what the last member standing has, and mark it suspect."""
     timeout: float = 3600.0
     """Seconds for the whole run."""
+    earlier: tuple["Journal", ...] = ()
+    """What earlier attempts of this run had begun: settled first, and adopted if complete."""
+
+
+class SettleRequest(Model):
+    """Find out what a dead run left: adopt it if it is complete, else clean up after it."""
+
+    job: Literal["settle"] = "settle"
+    store: StoreSettings
+    spool: SpoolSettings
+    run: str
+    """The run's first 8 digits, whatever the attempt."""
+    earlier: tuple["Journal", ...] = ()
+    timeout: float = 300.0
 
 
 class Progress(Model):
@@ -81,6 +96,14 @@ class Result(Model):
     manifest: Manifest
 
 
+class Settled(Model):
+    """Nothing was complete, and nothing of it is left in the store."""
+
+    event: Literal["settled"] = "settled"
+    aborted: int
+    """Uploads that were aborted."""
+
+
 class Failure(Model):
     """The run has failed and left nothing behind that is called complete."""
 
@@ -116,5 +139,10 @@ class Failure(Model):
         return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
-Event = Annotated[Progress | Journal | Warned | Result | Failure, Field(discriminator="event")]
+Event = Annotated[
+    Progress | Journal | Warned | Result | Settled | Failure, Field(discriminator="event")
+]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+REQUEST: TypeAdapter[SnapshotRequest | SettleRequest] = TypeAdapter(
+    Annotated[SnapshotRequest | SettleRequest, Field(discriminator="job")]
+)

@@ -1,0 +1,49 @@
+"""Telling others that a member is being read: defragmenting it now would take it down.
+
+A defragmentation waits for all open read transactions while it holds every lock of the member, so a
+snapshot and a defragmentation together mean no answers until the stream ends (etcd
+server/storage/backend/backend.go). Whoever defragments looks for this key first.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from etcd_steward.deadline import Deadline
+from etcd_steward.engine.report import Report
+from etcd_steward.errors import OutOfSpace, StewardError
+from etcd_steward.etcd.client import EtcdClient
+
+PREFIX = "/etcdsteward.io/lock/snapshot/"
+"""Beside the maintenance lock, left out of registry exports: `<prefix><member ID in hex>/<run>`."""
+
+
+@asynccontextmanager
+async def announced(
+    client: EtcdClient, member_id: int, run: str, *, seconds: float, report: Report
+) -> AsyncIterator[None]:
+    """Hold the announcement while the body reads the member.
+
+    The key hangs on a lease as long as the run may take, so that a dead run's goes by itself. A
+    full etcd takes no write; the backup it needs most is then taken unannounced, and that is said.
+    """
+    try:
+        lease = await client.grant_lease(int(seconds) + 60)
+        value = json.dumps({"run": run, "start": datetime.now(UTC).isoformat(timespec="seconds")})
+        await client.put(f"{PREFIX}{member_id:x}/{run}".encode(), value.encode(), lease=lease)
+    except OutOfSpace:
+        report.warning("etcd is full: this snapshot can't be announced; don't defragment meanwhile")
+        yield
+        return
+    try:
+        yield
+    finally:
+        await _withdraw(client, lease, report)
+
+
+async def _withdraw(client: EtcdClient, lease: int, report: Report) -> None:
+    try:
+        await client.revoke_lease(lease, deadline=Deadline.after(5))
+    except StewardError as error:
+        report.warning(f"the snapshot's announcement stays until its lease ends: {error.message}")

@@ -1,0 +1,254 @@
+"""Taking a snapshot: from choosing a member to the manifest.
+
+    status of all members → choose one → announce → revision R0 through it → drain the stream into
+    the spool → digest → structure proof beside compression and upload → checksum of the store →
+    read back → manifest
+
+Nothing is called complete before the last step, and whatever fails before it leaves nothing.
+"""
+
+import asyncio
+import os
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from etcd_steward import __version__
+from etcd_steward.deadline import Deadline
+from etcd_steward.engine.announce import announced
+from etcd_steward.engine.compress import Compressed, bound
+from etcd_steward.engine.drain import Drained, drain
+from etcd_steward.engine.manifests import write_manifest
+from etcd_steward.engine.members import Choice, choose
+from etcd_steward.engine.prove import Proven, prove
+from etcd_steward.engine.readback import read_back
+from etcd_steward.engine.report import Report, Tracker
+from etcd_steward.engine.settle import settle
+from etcd_steward.engine.spool import Spool, SpoolFile
+from etcd_steward.engine.tasks import together
+from etcd_steward.errors import StewardError
+from etcd_steward.etcd.client import EtcdClient
+from etcd_steward.etcd.member import Member
+from etcd_steward.models.layout import SNAPSHOT, Folder, cluster_folder
+from etcd_steward.models.manifest import Level, Manifest, Proof, StoredFile
+from etcd_steward.models.ports import OpenUpload, Store, Written
+from etcd_steward.models.run import Journal, SnapshotRequest
+from etcd_steward.registry.envelope import object_uid
+
+_ENOUGH_CORES = 3
+"""From so many on, compression does not take from the stream what etcd and gRPC need."""
+_CLEAN_UP = 60.0
+"""Seconds that cleaning up after a failure may take; what is left is found at the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a snapshot comes from, and where it goes."""
+
+    choice: Choice
+    member: Member
+    kube_system_uid: str | None
+    read_revision: int
+    folder: Folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A snapshot in the store, not yet a backup."""
+
+    written: Written
+    sha256: str
+    read_back: str
+
+
+@dataclass(slots=True)
+class _Run:
+    """One attempt, and what it has begun."""
+
+    client: EtcdClient
+    store: Store
+    spool: Spool
+    request: SnapshotRequest
+    report: Report
+    tracker: Tracker
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    journal: Journal | None = None
+    recording: bool = False
+    """The manifest is being written: from here on only a look at the store tells what is there."""
+
+
+async def back_up(
+    client: EtcdClient, store: Store, spool: Spool, request: SnapshotRequest, report: Report
+) -> Manifest:
+    """Take one snapshot and record it; the manifest, once it is written and was read back.
+
+    Raises what stood in the way. Nothing of the attempt is in the store then, except where the
+    store itself can't be reached any more, or the manifest's fate is unknown: a later `settle` of
+    the journal finds out.
+    """
+    tracker = Tracker(report)
+    run = _Run(client, store, spool, request, report, tracker)
+    async with Deadline.after(request.timeout).enforce("the backup"), tracker.reporting():
+        try:
+            source = await _find_source(run)
+            drained, stored, proven = await _transfer(run, source)
+            manifest = _manifest(run, source, drained, stored, proven)
+            tracker.step, run.recording = "Recording", True
+            await write_manifest(store, manifest)
+        except BaseException:
+            await _clean_up(run)
+            raise
+    spool.settled()
+    return manifest
+
+
+async def _find_source(run: _Run) -> _Source:
+    request = run.request
+    choice = choose(await run.client.members(), emergency=request.emergency)
+    for warning in choice.warnings:
+        run.report.warning(warning)
+    member = run.client.member(choice.status)
+    uid = await _kube_system_uid(member, request.registry_prefix)
+    folder = Folder(
+        cluster=cluster_folder(uid, f"{choice.status.cluster_id:x}"),
+        namespace=request.backup.namespace,
+        name=request.backup.name,
+        tick=request.tick,
+        run=request.run,
+    )
+    if choice.suspect is None:
+        revision = await member.revision()
+    else:
+        revision = choice.status.revision
+    return _Source(choice, member, uid, revision, folder)
+
+
+async def _kube_system_uid(member: Member, prefix: str) -> str | None:
+    """The uid that follows the data; read without consensus, since it never changes."""
+    key = f"{prefix}/namespaces/kube-system".encode()
+    found = await member.range(key, serializable=True)
+    return object_uid(found.kvs[0].value) if found.kvs else None
+
+
+async def _transfer(run: _Run, source: _Source) -> tuple[Drained, _Stored, Proven]:
+    run.spool.reserve(source.choice.status.db_size)
+    file = run.spool.create("snapshot.db")
+    behind = len(os.sched_getaffinity(0)) >= _ENOUGH_CORES
+    try:
+        async with together() as group:
+            storing = group.create_task(_keep(run, source, file, behind=behind))
+            drained = await _drain(run, source, file)
+            await file.publish(ended=True)
+            run.tracker.step = "Uploading"
+            proving = group.create_task(asyncio.to_thread(prove, file, source.read_revision))
+        return drained, storing.result(), proving.result()
+    finally:
+        file.close()
+
+
+async def _drain(run: _Run, source: _Source, file: SpoolFile) -> Drained:
+    run.tracker.step = "Streaming"
+    member, deadline = source.member, Deadline.after(run.request.timeout)
+    async with aclosing(member.snapshot(deadline=deadline)) as stream:
+        if source.choice.suspect is not None:
+            return await drain(stream, member.endpoint, run.spool, file, run.tracker)
+        async with announced(
+            run.client,
+            member.member_id,
+            run.request.run,
+            seconds=run.request.timeout,
+            report=run.report,
+        ):
+            return await drain(stream, member.endpoint, run.spool, file, run.tracker)
+
+
+async def _keep(run: _Run, source: _Source, file: SpoolFile, *, behind: bool) -> _Stored:
+    """Compress and upload, compare the store's checksum, and read back."""
+    if not behind:
+        await file.ended()
+
+    async def started(upload: OpenUpload) -> None:
+        run.journal = Journal(folder=str(source.folder), key=upload.key, upload_id=upload.upload_id)
+        run.spool.write_journal(run.store.url, run.journal)
+        await run.report.journal(run.journal)
+
+    def sent(stored: int) -> None:
+        run.tracker.stored = stored
+
+    compressed = Compressed(file, behind=behind)
+    written = await run.store.write(
+        source.folder.snapshot,
+        compressed.frames(),
+        size_hint=bound(source.choice.status.db_size),
+        started=started,
+        sent=sent,
+    )
+    run.tracker.step = "ReadingBack"
+    return _Stored(written, compressed.sha256, await read_back(run.store, written))
+
+
+def _manifest(
+    run: _Run, source: _Source, drained: Drained, stored: _Stored, proven: Proven
+) -> Manifest:
+    status, now = source.choice.status, datetime.now(UTC)
+    suspect = source.choice.suspect
+    return Manifest(
+        cluster=source.folder.cluster,
+        cluster_id=f"{status.cluster_id:x}",
+        member_id=f"{status.member_id:x}",
+        kube_system_uid=source.kube_system_uid,
+        backup=run.request.backup,
+        run=run.request.requester,
+        folder=str(source.folder),
+        tick=run.request.tick,
+        started_at=run.started_at,
+        finished_at=now,
+        etcd_version=status.version,
+        storage_version=drained.storage_version,
+        steward_version=__version__,
+        read_revision=source.read_revision,
+        revision=proven.report.revision,
+        compact_revision=proven.report.compact_revision,
+        live_keys=proven.report.live_keys,
+        records=proven.report.records,
+        raw_size=drained.size,
+        raw_sha256=drained.sha256,
+        files=(
+            StoredFile(
+                name=SNAPSHOT,
+                role="snapshot",
+                size=stored.written.size,
+                sha256=stored.sha256,
+                crc32c=f"{stored.written.crc32c:08x}",
+            ),
+        ),
+        suspect=suspect,
+        warnings=source.choice.warnings,
+        proof=None
+        if suspect is not None
+        else Proof(
+            level=Level.STRUCTURE,
+            at=now,
+            by=f"etcd-steward {__version__}",
+            stored_sha256=stored.sha256,
+            raw_sha256=drained.sha256,
+            structure=proven.structure,
+            read_back=stored.read_back,
+        ),
+    )
+
+
+async def _clean_up(run: _Run) -> None:
+    """Leave nothing of a failed attempt in the store, even when it was cancelled.
+
+    Not while the manifest may be on its way: deleting what it names would make a liar of it.
+    """
+    if run.journal is None or run.recording:
+        return
+    try:
+        async with asyncio.timeout(_CLEAN_UP):
+            await settle(run.store, run.request.run, [run.journal])
+    except (StewardError, TimeoutError) as error:
+        run.report.warning(f"what this run left in the store goes at the next start: {error}")
+    else:
+        run.spool.settled()

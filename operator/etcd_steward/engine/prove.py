@@ -1,0 +1,41 @@
+"""The structural proof of a snapshot, in the manifest's words."""
+
+from dataclasses import dataclass
+
+from etcd_steward.errors import IntegrityError
+from etcd_steward.models.manifest import Structure
+from etcd_steward.models.ports import ReadAt
+from etcd_steward.registry.proof import StructureReport, prove_structure
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What the proof read, and the part of it that a manifest keeps."""
+
+    report: StructureReport
+    structure: Structure
+
+
+def prove(file: ReadAt, read_revision: int) -> Proven:
+    """Read every page of the database; blocking, for a worker thread.
+
+    `read_revision` was read through the same member before its stream began, so the file must hold
+    at least that: one that holds less is another member's, or an old one. Raises `IntegrityError`.
+    """
+    report = prove_structure(file)
+    if report.revision < read_revision:
+        raise IntegrityError(
+            f"the snapshot ends at revision {report.revision}, but its member had already answered "
+            f"with {read_revision} before it was taken",
+            hint="the endpoint may be a virtual IP that moved on to another member: name the "
+            "members themselves, and try again",
+        )
+    structure = Structure(
+        page_size=report.page_size,
+        pages=report.pages,
+        reachable_pages=report.reachable_pages,
+        records=report.records,
+        tombstones=report.tombstones,
+        alarms=tuple(f"{kind} {member:x}" for member, kind in report.alarms),
+    )
+    return Proven(report, structure)
