@@ -26,11 +26,8 @@ async def open_etcd(connection: EtcdConnection) -> AsyncIterator[EtcdClient]:
 @asynccontextmanager
 async def open_store(settings: StoreSettings) -> AsyncIterator[Store]:
     """A store; nothing is read or written before the first call."""
-    store = _open_store(settings)
-    try:
+    async with _open_store(settings) as store:
         yield store
-    finally:
-        await store.aclose()
 
 
 async def take_snapshot(request: SnapshotRequest, report: Report) -> Result:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import sys
-import threading
 
 from pydantic import ValidationError
 
@@ -21,26 +20,25 @@ from etcd_steward.models.run import (
     Failure,
     Journal,
     Progress,
-    Settled,
     SnapshotRequest,
     Warned,
 )
-from etcd_steward.models.run import Result as RunResult
+
+_LINE = 4 << 20
+"""Bytes; a request holds a few certificates at most."""
 
 
 class _Pipe:
     """The way to the parent: events out, one line back for each journal."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, job: "asyncio.Task[None]") -> None:
-        self._loop = loop
-        self._job = job
+    def __init__(self) -> None:
         self._answered = asyncio.Event()
 
-    def follow(self) -> None:
-        """Read answers until the parent is gone, then stop the job; in a thread of its own."""
-        for _ in sys.stdin.buffer:
-            self._loop.call_soon_threadsafe(self._answered.set)
-        self._loop.call_soon_threadsafe(self._job.cancel)
+    async def follow(self, answers: asyncio.StreamReader, job: asyncio.Task[Event]) -> None:
+        """Take answers until the parent is gone or closes the pipe; then stop the job."""
+        while await answers.readline():
+            self._answered.set()
+        job.cancel()
 
     def send(self, event: Event) -> None:
         os.write(1, event.model_dump_json(by_alias=True).encode() + b"\n")
@@ -57,33 +55,37 @@ class _Pipe:
         await self._answered.wait()
 
 
-async def _run(line: bytes) -> None:
-    loop = asyncio.get_running_loop()
-    job = asyncio.current_task()
-    assert job is not None  # noqa: S101 - a coroutine always runs in a task
-    pipe = _Pipe(loop, job)
-    threading.Thread(target=pipe.follow, name="parent", daemon=True).start()
+async def _job(line: bytes, pipe: _Pipe) -> Event:
     try:
         request = REQUEST.validate_json(line)
-        outcome: RunResult | Settled
         if isinstance(request, SnapshotRequest):
-            outcome = await take_snapshot(request, pipe)
-        else:
-            outcome = await settle_run(request)
-        pipe.send(outcome)
+            return await take_snapshot(request, pipe)
+        return await settle_run(request)
     except ValidationError as error:
         what = error.errors(include_input=False, include_url=False)
-        pipe.send(Failure.of(InvalidInput(f"the request of this run can't be read: {what}")))
+        return Failure.of(InvalidInput(f"the request of this run can't be read: {what}"))
     except StewardError as error:
-        pipe.send(Failure.of(error))
+        return Failure.of(error)
+
+
+async def _run() -> None:
+    loop = asyncio.get_running_loop()
+    answers = asyncio.StreamReader(limit=_LINE)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(answers), sys.stdin)
+    pipe = _Pipe()
+    job = asyncio.create_task(_job(await answers.readline(), pipe))
+    following = asyncio.create_task(pipe.follow(answers, job))
+    try:
+        pipe.send(await job)
+    finally:
+        following.cancel()
 
 
 def main() -> int:
     """Run one job; the exit code says only whether an outcome was reported."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    line = sys.stdin.buffer.readline()
     try:
-        asyncio.run(_run(line))
+        asyncio.run(_run())
     except (asyncio.CancelledError, KeyboardInterrupt, BrokenPipeError):
         return 130
     return 0

@@ -33,7 +33,7 @@ from etcd_steward.models.layout import SNAPSHOT, Folder, cluster_folder
 from etcd_steward.models.manifest import Level, Manifest, Proof, StoredFile
 from etcd_steward.models.ports import OpenUpload, Store, Written
 from etcd_steward.models.run import Journal, SnapshotRequest
-from etcd_steward.registry.envelope import object_uid
+from etcd_steward.registry.envelope import uid_of
 
 _ENOUGH_CORES = 3
 """From so many on, compression does not take from the stream what etcd and gRPC need."""
@@ -127,7 +127,7 @@ async def _kube_system_uid(member: Member, prefix: str) -> str | None:
     """The uid that follows the data; read without consensus, since it never changes."""
     key = f"{prefix}/namespaces/kube-system".encode()
     found = await member.range(key, serializable=True)
-    return object_uid(found.kvs[0].value) if found.kvs else None
+    return uid_of(found.kvs[0].value) if found.kvs else None
 
 
 async def _transfer(run: _Run, source: _Source) -> tuple[Drained, _Stored, Proven]:

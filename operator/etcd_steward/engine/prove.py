@@ -36,6 +36,6 @@ def prove(file: ReadAt, read_revision: int) -> Proven:
         reachable_pages=report.reachable_pages,
         records=report.records,
         tombstones=report.tombstones,
-        alarms=tuple(f"{kind} {member:x}" for member, kind in report.alarms),
+        alarms=tuple(f"{alarm.kind} {alarm.member_id:x}" for alarm in report.alarms),
     )
     return Proven(report, structure)

@@ -45,6 +45,8 @@ async def settle(store: Store, run: str, earlier: Sequence[Journal]) -> Manifest
 async def clean(store: Store, journal: Journal) -> None:
     """Remove what an attempt without a manifest left: its upload, or a file completed in vain."""
     await store.abort(OpenUpload(journal.key, journal.upload_id))
+    for upload in [upload async for upload in store.uploads(f"{journal.folder}/")]:
+        await store.abort(upload)  # begun, but its answer was lost
     leftovers = [info.key async for info in store.list(f"{journal.folder}/")]
     for key in leftovers:
         await store.delete(key)

@@ -74,7 +74,7 @@ Started = Callable[[OpenUpload], Awaitable[None]]
 """Called once, before the first byte is sent, so that the upload can be journalled."""
 
 Sent = Callable[[int], None]
-"""Called after each part, with the bytes that the store holds by now."""
+"""Called after each part, with the bytes that the store holds by now; it only ever grows."""
 
 
 class Store(Protocol):
@@ -113,7 +113,8 @@ class Store(Protocol):
         Chunks may be of any size; the store cuts them into parts (`size_hint`, an upper bound in
         bytes, tells how large parts must be to stay within the store's count). Whatever goes wrong,
         the source failing and cancellation included, what was uploaded is aborted before the error
-        leaves this method. Memory is bounded by a few parts.
+        leaves this method; where even that fails, the error carries a note that says so. Memory is
+        bounded by a few parts. An object of that name is replaced at the end.
         """
         ...
 
@@ -130,7 +131,11 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """All objects under `prefix`, which is empty or ends in `/`, ordered by key."""
+        """All objects under `prefix`, which is empty or ends in `/`, each once.
+
+        Those of one folder come in ascending order; folders come in the store's own (AWS sorts by
+        the bytes of whole keys, SeaweedFS folder by folder), so sort what must be in order.
+        """
         ...
 
     async def delete(self, key: str) -> None:
@@ -138,7 +143,11 @@ class Store(Protocol):
         ...
 
     def uploads(self, prefix: str) -> AsyncIterator[OpenUpload]:
-        """Uploads under `prefix` (ending in `/`) that were begun and never ended."""
+        """Uploads under `prefix` (empty or ending in `/`) that were begun and never ended.
+
+        After a crash abort all of them, not only the journalled one: where the answer to the
+        beginning of an upload was lost, nobody knew its ID.
+        """
         ...
 
     async def abort(self, upload: OpenUpload) -> None:

@@ -113,6 +113,8 @@ class Failure(Model):
     hint: str = ""
     transient: bool = False
     exit_code: int = 1
+    side: Literal["etcd", "store"] | None = None
+    """Which of the two it came from, where that is known."""
 
     @classmethod
     def of(cls, error: StewardError) -> "Failure":

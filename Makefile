@@ -1,0 +1,61 @@
+# Everything a developer or a visitor starts here; `make help` lists it.
+# Needs git, make and Python >= 3.11 with venv. The rest is installed into .venv and a cache folder.
+
+PYTHON ?=
+PY := .venv/bin/python
+# Tests share the cores with the servers that they start: two workers are enough for any machine.
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup servers test lint format types layers unit demo sandbox bench generate lock image clean
+
+help:  ## list these targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup:  ## make .venv with everything at locked versions
+	@PYTHON="$(PYTHON)" tools/setup
+
+servers: setup  ## build etcd and Kubernetes for the test bed, once (about 5 minutes)
+	@$(PY) -m tests.testbed build
+
+test: lint servers  ## set up everything and run every test
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal
+
+unit: setup  ## the tests that start no server
+	$(PY) -m pytest tests/unit
+
+lint: setup  ## style, types, layers, generated files
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(PY) tools/generate.py --check
+
+format: setup  ## mend style where a machine can
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+demo: servers  ## the whole story on real servers, step by step
+	@$(PY) -m tests.testbed demo
+
+sandbox: servers  ## a control plane, an etcd and an S3 to play with
+	@$(PY) -m tests.testbed up
+
+bench: servers  ## the figures that the documentation names
+	$(PY) benchmarks/snapshot.py
+
+generate: setup  ## CRDs and schemas from the models
+	$(PY) tools/generate.py
+
+lock: setup  ## resolve the dependencies anew
+	.venv/bin/uv pip compile pyproject.toml --upgrade --universal --no-header --generate-hashes \
+	    --build-constraints requirements/build-constraints.txt -q -o requirements/runtime.txt
+	.venv/bin/uv pip compile pyproject.toml --group test --group lint --group generate --universal \
+	    --no-header --generate-hashes --build-constraints requirements/build-constraints.txt \
+	    -c requirements/runtime.txt -q -o requirements/dev.txt
+
+image:  ## the container image (needs docker, podman or buildah)
+	$(or $(shell command -v docker),$(shell command -v podman),$(shell command -v buildah)) build -t etcd-steward:dev .
+
+clean:  ## remove what was built here; the cache folder of the servers stays
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
