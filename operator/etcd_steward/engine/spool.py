@@ -22,6 +22,8 @@ from etcd_steward.models.run import Journal, SpoolSettings
 
 _DISK_RESERVE = 0.05
 """Share of the disk that is left free."""
+_IOV_MAX = 1024
+"""Buffers that Linux takes in one call."""
 _LOCK, _RESERVED, _JOURNAL = "lock", "reserved", "journal.json"
 _ORPHAN = ".orphan.json"
 
@@ -58,18 +60,22 @@ class SpoolFile:
     def append(self, blobs: Sequence[bytes]) -> None:
         """Append `blobs`; blocking. Raises `OutOfSpace` when the disk is full."""
         try:
-            wanted = sum(map(len, blobs))
-            written = os.writev(self._fd, blobs)
-            if written < wanted:
-                rest = memoryview(b"".join(blobs))
-                while written < wanted:
-                    written += os.write(self._fd, rest[written:])
+            for at in range(0, len(blobs), _IOV_MAX):
+                self._write(blobs[at : at + _IOV_MAX])
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise _full(self.path.parent.parent, "the disk ran full") from error
             raise Unavailable(
                 f"the spool {self.path} can't be written: {error.strerror}"
             ) from error
+
+    def _write(self, blobs: Sequence[bytes]) -> None:
+        wanted = sum(map(len, blobs))
+        written = os.writev(self._fd, blobs)
+        if written < wanted:
+            rest = memoryview(b"".join(blobs))
+            while written < wanted:
+                written += os.write(self._fd, rest[written:])
         self._size += wanted
 
     async def publish(self, *, ended: bool = False) -> None:
@@ -141,7 +147,7 @@ class Spool:
         try:
             yield spool
         finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory)
             os.close(lock)
 
     def reserve(self, size: int) -> None:
@@ -221,11 +227,16 @@ def _sweep(root: Path) -> None:
         except BlockingIOError:
             continue
         else:
-            with suppress(FileNotFoundError):
-                (path / _JOURNAL).rename(root / f"{path.name}{_ORPHAN}")
-            shutil.rmtree(path)
+            _remove(path)
         finally:
             os.close(fd)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a run's data; a journal that is not settled stays, for the next run to act on."""
+    with suppress(FileNotFoundError):
+        (directory / _JOURNAL).rename(directory.parent / f"{directory.name}{_ORPHAN}")
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _orphans(root: Path) -> Iterator[DeadRun]:
