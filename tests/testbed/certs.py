@@ -1,6 +1,6 @@
 """A certificate authority made on the spot, for servers on loopback and their clients."""
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-DAY = datetime.timedelta(days=1)
+DAY = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Authority:
         directory.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name(f"etcd-steward test bed {name}")
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         cert = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -86,15 +86,15 @@ class Authority:
         common_name: str,
         *,
         organization: str | None = None,
-        valid_from: datetime.timedelta = -DAY,
-        valid_for: datetime.timedelta = 30 * DAY,
+        valid_from: dt.timedelta = -DAY,
+        valid_for: dt.timedelta = 30 * DAY,
     ) -> KeyPair:
-        """Issue `<common_name>.crt` and `.key`, good for 127.0.0.1 and localhost as server and client.
+        """Issue `<common_name>.crt` and `.key`, good on loopback as server and as client.
 
         Both times count from now; `valid_for=timedelta(minutes=-1)` makes an expired certificate.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         loopback = ipaddress.ip_address("127.0.0.1")
         cert = (
             x509.CertificateBuilder()
@@ -121,9 +121,7 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        pair = KeyPair(
-            self.directory / f"{common_name}.crt", self.directory / f"{common_name}.key"
-        )
+        pair = KeyPair(self.directory / f"{common_name}.crt", self.directory / f"{common_name}.key")
         pair.cert.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
         write_private(pair.key, _pem(key))
         return pair
@@ -143,13 +141,21 @@ def _ca_usage() -> x509.KeyUsage:
     )
 
 
-def signing_key(directory: Path) -> KeyPair:
-    """Make the key that signs ServiceAccount tokens: `sa.pub` (in `cert`) and `sa.key`."""
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A bare key pair, as kube-apiserver signs ServiceAccount tokens with."""
+
+    public: Path
+    private: Path
+
+
+def signing_key(directory: Path) -> SigningKey:
+    """Make `sa.pub` and `sa.key`."""
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    pair = KeyPair(directory / "sa.pub", directory / "sa.key")
-    pair.cert.write_bytes(public)
-    write_private(pair.key, _pem(key))
+    pair = SigningKey(directory / "sa.pub", directory / "sa.key")
+    pair.public.write_bytes(public)
+    write_private(pair.private, _pem(key))
     return pair

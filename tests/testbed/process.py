@@ -17,8 +17,8 @@ SUPERVISOR = Path(__file__).with_name("supervisor.py")
 LOG_TAIL = 4096  # bytes of a log shown in an error
 POLL_SECONDS = 0.05
 
-_FOREIGN = ("AWS_", "ETCD", "KUBE", "S3_", "WEED_")
-_FOREIGN_SUFFIX = "_proxy"
+_FOREIGN_PREFIXES = ("AWS_", "ETCD", "KUBECONFIG", "KUBERNETES_", "S3_", "WEED_")
+_OUR_OWN = ("ETCD_STEWARD_ASSETS", "ETCD_STEWARD_CACHE")
 
 
 class TestbedError(Exception):
@@ -41,7 +41,8 @@ def foreign_variables() -> list[str]:
     return [
         name
         for name in os.environ
-        if name.startswith(_FOREIGN) or name.lower().endswith(_FOREIGN_SUFFIX)
+        if name not in _OUR_OWN
+        and (name.startswith(_FOREIGN_PREFIXES) or name.lower().endswith("_proxy"))
     ]
 
 
@@ -215,8 +216,7 @@ class Server:
                 env=self._env,
             )
         try:
-            loop = asyncio.get_running_loop()
-            self._pid = int(await loop.sock_recv(self._control, 32) or b"0")
+            self._pid = int(await asyncio.get_running_loop().sock_recv(self._control, 32))
             if wait:
                 await self.wait_ready()
         except BaseException:
@@ -282,11 +282,16 @@ class Server:
     async def _stopped(self) -> bool:
         if not self.running:
             raise TestbedError(f"{self.name} is not running; {self._tail()}")
-        return Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return _state(self._pid) == "T"
 
     def _tail(self) -> str:
         data = self.log_file.read_bytes()[-LOG_TAIL:].decode(errors="replace")
         return f"the end of {self.log_file}:\n{data}"
+
+
+def _state(pid: int) -> str:
+    """Return the kernel's letter for what a process does: T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @contextlib.asynccontextmanager

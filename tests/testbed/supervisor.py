@@ -2,9 +2,10 @@
 
 This file is a program of its own (`python -I -S supervisor.py FD PARENT COMMAND…`), written by hand
 because no single kernel feature does the job: PR_SET_PDEATHSIG follows the spawning *thread* and is
-not inherited by grandchildren, and a pipe alone stays open when a forked sibling holds its other end.
-So a tiny process watches both the parent (through a pidfd) and a control socket, and is the subreaper
-of all that the command starts: whatever happens to the parent, kill -9 included, the whole tree goes.
+not inherited by grandchildren, and a pipe alone stays open when a forked sibling holds its other
+end. So a tiny process watches both the parent (through a pidfd) and a control socket, and is the
+subreaper of all that the command starts: whatever happens to the parent, kill -9 included, the
+whole tree goes.
 
 Over the control socket it sends the command's process id and takes one-letter orders for it:
 `T` SIGTERM, `K` SIGKILL, `S` SIGSTOP, `C` SIGCONT. It ends with the command's own exit status.
@@ -69,7 +70,9 @@ def _watch(control: socket.socket, parent_fd: int, child: int, child_fd: int) ->
         ready = {fd for fd, _ in poll.poll()}
         if child_fd in ready or parent_fd in ready:
             return
-        orders = control.recv(16)
+        orders = b""
+        with contextlib.suppress(ConnectionResetError):  # closed without reading what we sent
+            orders = control.recv(16)
         if not orders:  # the parent closed its end
             return
         for order in orders:
@@ -78,7 +81,7 @@ def _watch(control: socket.socket, parent_fd: int, child: int, child_fd: int) ->
 
 
 def _kill_descendants(child: int) -> None:
-    """SIGKILL reaches stopped processes too; orphans come to us, the subreaper, and go the same way."""
+    """SIGKILL reaches stopped processes too; orphans come to us, the subreaper, and go next."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
