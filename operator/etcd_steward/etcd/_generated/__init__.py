@@ -1,0 +1,1 @@
+"""Written by tools/generate_etcd_stubs.py: do not edit."""
