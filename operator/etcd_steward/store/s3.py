@@ -1,0 +1,216 @@
+"""The S3 store: one bucket and prefix, over boto3."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+import google_crc32c
+
+from etcd_steward.errors import AlreadyExists, IntegrityError, NotFound
+from etcd_steward.models.connection import S3Settings
+from etcd_steward.models.ports import ObjectInfo, OpenUpload, ReadAt, Sent, Started, Written
+from etcd_steward.store.keys import check_key, check_prefix
+from etcd_steward.store.parts import part_size_for
+from etcd_steward.store.s3_calls import Calls
+from etcd_steward.store.s3_client import check_settings, connect, place_of
+from etcd_steward.store.s3_errors import no_bucket
+from etcd_steward.store.s3_read import S3ReadAt
+from etcd_steward.store.s3_upload import Target, Upload, abort, checksum
+
+if TYPE_CHECKING:
+    from types_boto3_s3.type_defs import (
+        HeadObjectOutputTypeDef,
+        ListMultipartUploadsOutputTypeDef,
+        ListObjectsV2OutputTypeDef,
+    )
+
+_SPARE_THREADS: Final = 4
+"""For calls beside an upload's parts."""
+_READERS: Final = 8
+"""Connections kept for `read_at`, which runs in its caller's threads."""
+
+
+class S3Store:
+    """See `models.ports.Store`. Made by `open_store`; keys live under `prefix/`."""
+
+    def __init__(self, settings: S3Settings, *, part_size: int, parts_in_flight: int) -> None:
+        check_settings(settings)
+        self._bucket = settings.bucket
+        self._prefix = f"{settings.prefix}/" if settings.prefix else ""
+        self._storage_class = settings.storage_class
+        self._part_size = part_size
+        self._parts_in_flight = parts_in_flight
+        self._resources = contextlib.ExitStack()
+        threads = parts_in_flight + _SPARE_THREADS
+        with self._resources:
+            self._client = connect(settings, self._resources, threads + _READERS)
+            self._calls = Calls(
+                place_of(settings), retry_seconds=settings.retry_seconds, threads=threads
+            )
+            self._resources.callback(self._calls.close)
+            self._resources = self._resources.pop_all()
+
+    @property
+    def url(self) -> str:
+        """`s3://bucket/prefix`."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def _target(self, key: str) -> Target:
+        check_key(key)
+        name = self._prefix + key
+        return Target(self._bucket, name, f"s3://{self._bucket}/{name}")
+
+    async def put_new(self, key: str, data: bytes) -> None:
+        """Write a small object if there is none of that name; see the port."""
+        target = self._target(key)
+
+        def put() -> None:
+            self._client.put_object(
+                Bucket=target.bucket,
+                Key=target.name,
+                Body=data,
+                IfNoneMatch="*",
+                ChecksumCRC32C=checksum(google_crc32c.value(data)),
+            )
+
+        # 412 may be the answer to our own second attempt: what lies there decides.
+        with contextlib.suppress(AlreadyExists):
+            await self._calls.run(f"Writing {target.url}", put, settle=True)
+        if await self._get(target, len(data)) != data:
+            raise AlreadyExists(f"{target.url} is there already, with other content")
+
+    async def write(
+        self,
+        key: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        size_hint: int,
+        started: Started,
+        sent: Sent,
+    ) -> Written:
+        """Write a large object from a stream by multipart upload; see the port."""
+        target = self._target(key)
+        upload = Upload(self._client, self._calls, target, storage_class=self._storage_class)
+        return await upload.write(
+            key,
+            chunks,
+            part_size=part_size_for(size_hint, self._part_size),
+            in_flight=self._parts_in_flight,
+            started=started,
+            sent=sent,
+        )
+
+    async def read(self, key: str, *, limit: int) -> bytes:
+        """A small object whole; see the port."""
+        target = self._target(key)
+        data = await self._get(target, limit)
+        if len(data) > limit:
+            raise IntegrityError(f"{target.url} is larger than {limit} bytes")
+        return data
+
+    async def _get(self, target: Target, limit: int) -> bytes:
+        """The object, or its first `limit` + 1 bytes."""
+
+        def get() -> bytes:
+            answer = self._client.get_object(Bucket=target.bucket, Key=target.name)
+            with answer["Body"] as body:
+                data: bytes = body.read(limit + 1)
+            return data
+
+        return await self._calls.run(f"Reading {target.url}", get)
+
+    async def open(self, key: str) -> ReadAt:
+        """Random access to a large object; see the port."""
+        target = self._target(key)
+        info = await self.find(key)
+        if info is None:
+            raise NotFound(f"there is no {target.url}")
+        return S3ReadAt(
+            self._client,
+            self._calls,
+            bucket=target.bucket,
+            name=target.name,
+            size=info.size,
+            etag=info.etag,
+        )
+
+    async def find(self, key: str) -> ObjectInfo | None:
+        """What the store knows of one object; see the port."""
+        target = self._target(key)
+
+        def head() -> "HeadObjectOutputTypeDef":
+            return self._client.head_object(Bucket=target.bucket, Key=target.name)
+
+        doing = f"Looking at {target.url}"
+        try:
+            there = await self._calls.run(doing, head)
+        except NotFound:
+            # An answer to HEAD has no body: a missing bucket looks just like a missing key.
+            await self._check_bucket(doing)
+            return None
+        return ObjectInfo(key, there["ContentLength"], there["LastModified"], there["ETag"])
+
+    async def _check_bucket(self, doing: str) -> None:
+        try:
+            await self._calls.run(doing, lambda: self._client.head_bucket(Bucket=self._bucket))
+        except NotFound as error:
+            raise no_bucket(f"{doing} failed", self._calls.place) from error
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """All objects under `prefix`; see the port."""
+        check_prefix(prefix)
+        name = self._prefix + prefix
+        more: dict[str, str] = {}
+
+        def page() -> "ListObjectsV2OutputTypeDef":
+            return self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, **more)  # type: ignore[arg-type]
+
+        while True:
+            answer = await self._calls.run(f"Listing s3://{self._bucket}/{name}", page)
+            for found in answer.get("Contents", []):
+                key = found["Key"].removeprefix(self._prefix)
+                yield ObjectInfo(key, found["Size"], found["LastModified"], found["ETag"])
+            if not answer["IsTruncated"]:
+                return
+            more = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    async def delete(self, key: str) -> None:
+        """Delete one object; see the port."""
+        target = self._target(key)
+
+        def delete() -> None:
+            self._client.delete_object(Bucket=target.bucket, Key=target.name)
+
+        await self._calls.run(f"Deleting {target.url}", delete, settle=True)
+
+    async def uploads(self, prefix: str) -> AsyncIterator[OpenUpload]:
+        """Uploads that were begun and never ended; see the port."""
+        check_prefix(prefix)
+        name = self._prefix + prefix
+        more: dict[str, str] = {}
+
+        def page() -> "ListMultipartUploadsOutputTypeDef":
+            return self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=name, **more)  # type: ignore[arg-type]
+
+        while True:
+            answer = await self._calls.run(f"Listing uploads of s3://{self._bucket}/{name}", page)
+            for found in answer.get("Uploads", []):
+                yield OpenUpload(found["Key"].removeprefix(self._prefix), found["UploadId"])
+            # SeaweedFS gives only an ID to go on from; AWS gives both. What is given is sent.
+            markers = {
+                "KeyMarker": answer.get("NextKeyMarker"),
+                "UploadIdMarker": answer.get("NextUploadIdMarker"),
+            }
+            following = {name: marker for name, marker in markers.items() if marker}
+            if not answer["IsTruncated"] or following in ({}, more):
+                return
+            more = following
+
+    async def abort(self, upload: OpenUpload) -> None:
+        """Abort an upload; see the port."""
+        await abort(self._client, self._calls, self._target(upload.key), upload.upload_id)
+
+    async def aclose(self) -> None:
+        """Close connections and threads."""
+        await asyncio.to_thread(self._resources.close)

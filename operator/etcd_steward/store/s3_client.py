@@ -1,0 +1,127 @@
+"""A boto3 client for one bucket, made from settings."""
+
+import contextlib
+import os
+import ssl
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import boto3  # type: ignore[import-untyped]
+from botocore.config import Config  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+from etcd_steward.errors import InvalidInput, Refused
+from etcd_steward.models.connection import S3Settings
+from etcd_steward.store.keys import check_key
+from etcd_steward.store.s3_errors import Place, translate
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_SLOW_CLASSES: Final = {"GLACIER", "DEEP_ARCHIVE"}
+"""Classes whose objects must be thawed for hours before anybody can read them."""
+_DEFAULT_REGION: Final = "us-east-1"
+
+
+def check_settings(settings: S3Settings) -> None:
+    """Raise `InvalidInput` or `Refused` for what can't work, before anything is sent."""
+    if settings.prefix:
+        check_key(settings.prefix)
+    if settings.storage_class in _SLOW_CLASSES:
+        raise Refused(
+            f"objects of storage class {settings.storage_class} can't be read for hours, so that"
+            " a backup could be neither proven nor restored when it is needed",
+            hint="Use STANDARD_IA or GLACIER_IR",
+        )
+    if settings.endpoint is not None:
+        _check_endpoint(settings.endpoint)
+    if (settings.access_key is None) != (settings.secret_key is None):
+        raise InvalidInput("the store needs both an access key and a secret key, or neither")
+    if settings.session_token is not None and settings.access_key is None:
+        raise InvalidInput("a session token needs an access key and a secret key beside it")
+
+
+def place_of(settings: S3Settings) -> Place:
+    """How messages name the bucket's whereabouts."""
+    return Place(settings.bucket, settings.endpoint or "AWS")
+
+
+def connect(settings: S3Settings, resources: contextlib.ExitStack, connections: int) -> "S3Client":
+    """A client that leaves retries and checksums to us; `resources` closes it.
+
+    The CA lies in a private file as long as the client lives, because botocore wants a path; given
+    as `verify` it wins over AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE.
+    """
+    verify = None if settings.ca is None else _ca_file(settings.ca, resources)
+    secret, token = settings.secret_key, settings.session_token
+    try:
+        session = boto3.session.Session(
+            aws_access_key_id=settings.access_key,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            aws_session_token=token.get_secret_value() if token else None,
+            region_name=settings.region,
+        )
+        region = session.region_name or (_DEFAULT_REGION if settings.endpoint else None)
+        client: S3Client = session.client(
+            "s3",
+            endpoint_url=settings.endpoint,
+            region_name=region,
+            verify=verify,
+            config=_config(settings, connections),
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise translate(error, "Setting up the S3 client", place_of(settings)) from error
+    resources.callback(client.close)
+    return client
+
+
+def _config(settings: S3Settings, connections: int) -> Config:
+    return Config(
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+        max_pool_connections=connections,
+        tcp_keepalive=True,
+        # One attempt: `Calls` retries. One checksum: ours, given with each call.
+        retries={"mode": "standard", "total_max_attempts": 1},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={
+            # Over TLS a signed body proves nothing more, and hashing it costs half the upload.
+            "payload_signing_enabled": False,
+            "addressing_style": "path" if settings.force_path_style else "auto",
+        },
+    )
+
+
+def _check_endpoint(endpoint: str) -> None:
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+        parts = urlsplit("")
+    if parts.username or parts.password:
+        raise InvalidInput(
+            "the store's endpoint holds a user name or password",
+            hint="Give the keys as access key and secret key",
+        )
+    if not usable or parts.query or parts.fragment:
+        raise InvalidInput(
+            f"{endpoint!r} is no endpoint of a store", hint="Write it as https://host[:port]"
+        )
+
+
+def _ca_file(pem: str, resources: contextlib.ExitStack) -> str:
+    try:
+        ssl.create_default_context(cadata=pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidInput(
+            "the store's CA holds no certificate", hint="Give it as PEM: -----BEGIN CERTIFICATE…"
+        ) from error
+    descriptor, name = tempfile.mkstemp(prefix="etcd-steward-ca-", suffix=".pem")
+    resources.callback(Path(name).unlink, missing_ok=True)
+    with os.fdopen(descriptor, "w", encoding="ascii", errors="ignore") as file:
+        file.write(pem)
+    return name
