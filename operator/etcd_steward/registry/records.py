@@ -1,0 +1,185 @@
+"""Records of etcd's `key` bucket, a window at a time: revision, user key, `mvccpb.KeyValue`.
+
+The key is 8 bytes main revision, `_`, 8 bytes sub revision, big-endian, and `t` behind a tombstone
+(etcd `server/storage/mvcc/revision.go`); the value is a `KeyValue` whose fields etcd writes in
+ascending order, leaving out those that are zero. That order is read here for all records at once;
+a record that deviates is read again by itself (`read_record`), and only then judged.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from etcd_steward.registry.bolt import Table, damaged
+from etcd_steward.registry.lanes import (
+    Mask,
+    Octets,
+    Offsets,
+    Shorts,
+    Words,
+    first_true,
+    load64,
+    varint,
+)
+from etcd_steward.registry.wire import BYTES, VARINT, Malformed, Peek, fields
+
+PLAIN: Final = 17
+"""Bytes of a revision."""
+MARKED: Final = 18
+"""Bytes of a tombstone's revision."""
+_KEY, _CREATE, _MOD, _VERSION, _VALUE, _LEASE = 1, 2, 3, 4, 5, 6
+_LAST: Final = (1 << 63) - 1
+_EIGHT: Final = np.uint64(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Revisions:
+    """Keys of the `key` bucket, as two numbers whose order is bolt's order of the bytes."""
+
+    main: Offsets
+    rest: Shorts
+    """Twice the sub revision, plus one for a tombstone."""
+
+    @property
+    def tombstone(self) -> Mask:
+        """Which of them mark a deletion."""
+        return (self.rest & 1).astype(np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One `KeyValue`; offsets count as in the `Peek` that it was read by."""
+
+    key_at: int
+    key_size: int
+    create: int
+    mod: int
+    version: int
+    value_at: int
+    value_size: int
+
+
+def revisions(words: Words, octets: Octets, table: Table, ids: Offsets) -> Revisions:
+    """Decode the keys of branch or leaf pages. Raises `IntegrityError` for a malformed one."""
+    at, size = table.key, table.ksize
+    main = load64(words, at).byteswap().view(np.int64)
+    sub = load64(words, at + 9).byteswap().view(np.int64)
+    marked = size == MARKED
+    good = (size == PLAIN) | marked
+    good &= octets.take(at + 8, mode="clip") == ord("_")
+    good &= ~marked | (octets.take(at + 17, mode="clip") == ord("t"))
+    # The sub revision counts the operations of one transaction: it never takes 31 bits.
+    good &= (main > 0) & (main < _LAST) & (sub >= 0) & (sub < 1 << 31)
+    bad = first_true(~good)
+    if bad is not None:
+        page = table.owner[bad]
+        raise damaged(
+            f"bucket key, page {ids[page]}, element {bad - table.first[page]}: "
+            f"its key is not a revision"
+        )
+    return Revisions(main, ((sub << 1) | marked).astype(np.uint32))
+
+
+def revision(key: bytes) -> tuple[int, int] | None:
+    """One key as `Revisions` has it; None if it is not a revision."""
+    if len(key) not in {PLAIN, MARKED} or key[8:9] != b"_" or key[17:] not in {b"", b"t"}:
+        return None
+    main, sub = int.from_bytes(key[:8], "big"), int.from_bytes(key[9:17], "big")
+    if not 0 < main < _LAST or sub >= 1 << 31:
+        return None
+    return main, sub << 1 | (len(key) == MARKED)
+
+
+def read_keys(
+    words: Words, octets: Octets, start: Offsets, size: Offsets, at: Revisions
+) -> tuple[Offsets, Offsets, Mask]:
+    """Where each record's user key lies and how long it is, and which records were understood.
+
+    A record is understood if it has exactly the fields that etcd writes, in etcd's order, ends
+    where it must, and says of itself what its revision says (`fits`).
+    """
+    end = start + size
+    word = load64(words, start)
+    length, used = varint(word >> _EIGHT)
+    good = ((word & np.uint64(0xFF)) == _tag(_KEY, BYTES)) & (used < 8) & (length > 0)
+    key = start + 1 + used
+    good &= length <= end - key
+    cursor = key + np.where(good, length, 0)
+    tombstone = at.tombstone
+    done = good & tombstone & (cursor == end)
+    good &= ~tombstone
+
+    create, cursor, good = _number(words, cursor, _CREATE, good)
+    mod, cursor, good = _number(words, cursor, _MOD, good)
+    version, cursor, good = _number(words, cursor, _VERSION, good)
+    good &= (create >= 1) & (create <= mod) & (mod == at.main) & (version >= 1)
+
+    word = load64(words, cursor)
+    present = (cursor < end) & ((word & np.uint64(0xFF)) == _tag(_VALUE, BYTES))
+    size, used = varint(word >> _EIGHT)
+    behind = cursor + 1 + used
+    good &= ~present | ((used < 8) & (size <= end - behind))
+    cursor = np.where(present & good, behind + size, cursor)
+    cursor = _skip_lease(words, octets, cursor, end)
+    return key, length, done | (good & (cursor == end))
+
+
+def _number(
+    words: Words, cursor: Offsets, number: int, good: Mask
+) -> tuple[Offsets, Offsets, Mask]:
+    word = load64(words, cursor)
+    value, used = varint(word >> _EIGHT)
+    found = ((word & np.uint64(0xFF)) == _tag(number, VARINT)) & (used < 8)
+    return value, cursor + 1 + used, good & found
+
+
+def _skip_lease(words: Words, octets: Octets, cursor: Offsets, end: Offsets) -> Offsets:
+    """Behind the lease, where there is one; a lease ID usually has nine bytes."""
+    tag = octets.take(cursor, mode="clip") == _tag(_LEASE, VARINT)
+    leased = np.flatnonzero((cursor < end) & tag)
+    if not len(leased):
+        return cursor
+    at = cursor[leased] + 1
+    _, used = varint(load64(words, at))
+    more = octets.take(at + 7, mode="clip") >= 0x80
+    used = np.where((used == 8) & more, 9, used)
+    more = (used == 9) & (octets.take(at + 8, mode="clip") >= 0x80)
+    cursor = cursor.copy()
+    cursor[leased] = at + used + more
+    return cursor
+
+
+def _tag(number: int, kind: int) -> int:
+    return number << 3 | kind
+
+
+def read_record(peek: Peek, start: int, size: int) -> Record:
+    """One `KeyValue`, its fields in any order. Raises `wire.Malformed`."""
+    numbers = {_CREATE: 0, _MOD: 0, _VERSION: 0, _LEASE: 0}
+    spans = {_KEY: (start, 0), _VALUE: (start, 0)}
+    for number, kind, at, length in fields(peek, start, start + size):
+        if number in numbers and kind == VARINT:
+            numbers[number] = at - (1 << 64) if at >> 63 else at
+        elif number in spans and kind == BYTES:
+            spans[number] = (at, length)
+        elif number <= _LEASE:
+            raise Malformed(f"field {number} has wire type {kind}")
+    return Record(*spans[_KEY], numbers[_CREATE], numbers[_MOD], numbers[_VERSION], *spans[_VALUE])
+
+
+def fits(record: Record, at: tuple[int, int]) -> str:
+    """What is wrong with a record of this revision; empty if nothing is."""
+    main, rest = at
+    if not record.key_size:
+        return "it has no user key"
+    if rest & 1:
+        extra = record.create or record.mod or record.version or record.value_size
+        return "it is a tombstone, but has more than a key" if extra else ""
+    if record.mod != main:
+        return f"it lies at revision {main}, but says that it was modified at {record.mod}"
+    if not 1 <= record.create <= record.mod:
+        return f"it was created at revision {record.create}, modified at {record.mod}"
+    if record.version < 1:
+        return f"it has version {record.version}"
+    return ""
