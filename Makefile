@@ -42,7 +42,7 @@ sandbox: servers  ## a control plane, an etcd and an S3 to play with
 	@$(PY) -m tests.testbed up
 
 bench: servers  ## the figures that the documentation names
-	$(PY) benchmarks/snapshot.py
+	$(PY) -m benchmarks.snapshot --compressed
 
 generate: setup  ## CRDs and schemas from the models
 	$(PY) tools/generate.py

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,7 @@ class Compressed:
         self._file = file
         self._behind = behind
         self._sha256 = hashlib.sha256()
+        self._local = threading.local()
 
     @property
     def sha256(self) -> str:
@@ -61,7 +63,12 @@ class Compressed:
         return self._sha256.hexdigest()
 
     def _frame(self, offset: int, length: int) -> bytes:
-        return zstd.compress(self._file.read_at(offset, length), options=_OPTIONS)
+        """One frame; each worker reads into a buffer of its own, used again for its next one."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = memoryview(bytearray(FRAME))
+        raw = self._local.buffer[:length]
+        self._file.read_into(raw, offset)
+        return zstd.compress(raw, options=_OPTIONS)
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Frames in order; a few are in memory at a time."""

@@ -96,16 +96,22 @@ class SpoolFile:
             await self._grown.wait_for(lambda: self._ended)
             return self._size
 
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset`; how many bytes there were, fewer only at the end."""
+        filled = 0
+        while filled < len(buffer):
+            count = os.preadv(self._fd, [buffer[filled:]], offset + filled)
+            if count == 0:
+                break
+            filled += count
+        return filled
+
     def read_at(self, offset: int, length: int) -> bytes:
         """Bytes from `offset`; short only at the end."""
-        parts: list[bytes] = []
-        while length > 0:
-            part = os.pread(self._fd, length, offset)
-            if not part:
-                break
-            parts.append(part)
-            offset, length = offset + len(part), length - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = os.pread(self._fd, length, offset)
+        if len(data) == length or not data:
+            return data
+        return data + self.read_at(offset + len(data), length - len(data))
 
     def close(self) -> None:
         """Close the descriptor; the file goes with its directory."""
