@@ -81,3 +81,9 @@ def s3_flags(s3: SeaweedFS, bucket: str, *, endpoint: str | None = None) -> list
     if s3.ca_file is not None:
         flags.append(f"--s3-ca={s3.ca_file}")
     return [*flags, "--s3-path-style"]
+
+
+def files(directory: Path) -> list[str]:
+    """What lies below a directory, the spool's lock left out."""
+    found = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+    return sorted(str(path.relative_to(directory)) for path in found)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from etcd_steward.errors import PermanentError, StewardError, TransientError
+from etcd_steward.errors import StewardError, TransientError
 from etcd_steward.models.base import Model
 from etcd_steward.models.connection import EtcdConnection, StoreSettings
 from etcd_steward.models.manifest import BackupRef, Manifest, RunRef
@@ -126,14 +126,6 @@ class Failure(Model):
             transient=isinstance(error, TransientError),
             exit_code=error.exit_code,
         )
-
-    def error(self) -> StewardError:
-        """An error of the same root, words, reason and exit code."""
-        kind = TransientError if self.transient else PermanentError
-        error = kind(self.message, hint=self.hint)
-        error.reason = self.reason  # type: ignore[misc]
-        error.exit_code = self.exit_code  # type: ignore[misc]
-        return error
 
     @property
     def text(self) -> str:

@@ -1,0 +1,14 @@
+"""`python -m etcd_steward` and the console script `etcd-steward`."""
+
+import sys
+
+from etcd_steward.cli.main import main as command_line
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(command_line())
+
+
+if __name__ == "__main__":
+    main()

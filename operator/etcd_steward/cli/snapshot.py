@@ -1,0 +1,482 @@
+"""`etcd-steward snapshot …`: take, find, prove and fetch snapshots, with no Kubernetes needed."""
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from etcd_steward.cli.etcd_flags import etcd_options
+from etcd_steward.cli.framework import Option, Verb, Verbs
+from etcd_steward.cli.output import emit, output_option, print_fields, print_table, warn
+from etcd_steward.cli.progress import progress_option, reporting
+from etcd_steward.cli.running import run
+from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
+from etcd_steward.cli.values import DURATION, human_age
+from etcd_steward.config import EtcdFlags
+from etcd_steward.errors import InvalidInput, NotFound, Unsupported
+from etcd_steward.models.layout import Folder
+from etcd_steward.models.manifest import BackupRef, Level, Manifest, Proof, RunRef
+from etcd_steward.models.ports import Store
+from etcd_steward.models.run import Result, SnapshotRequest, SpoolSettings
+from etcd_steward.units import size
+
+# What reaches etcd or a store is imported within the verbs: grpc, boto3 and numpy take most of a
+# second, and neither `--help` nor a mistyped flag should wait for them.
+if TYPE_CHECKING:
+    from etcd_steward.engine.manifests import Backup
+
+Answer = TypeVar("Answer")
+
+NAMESPACE = "_cli"
+"""Stands where the namespace of an EtcdBackup would: Kubernetes has none of this name."""
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,50}[a-z0-9])?")
+_SOMETHING_TO_LOOK_AT = 4
+
+
+@click.group(
+    "snapshot",
+    cls=Verbs,
+    examples="""
+etcd-steward snapshot save --endpoints 10.0.0.1:2379 --store file:///var/backups/etcd
+etcd-steward snapshot list --store s3://etcd-backups/prod
+etcd-steward snapshot fetch s3://etcd-backups/prod etcd.db
+""",
+)
+def snapshot() -> None:
+    """Take, list, prove and fetch snapshots.
+
+    SNAPSHOT is a snapshot's own URL, as `list` prints it, or a store's URL, which means its newest
+    verified one; left out, the store is what --store says.
+    """
+
+
+def _snapshot_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.argument("snapshot_url", metavar="[SNAPSHOT]", required=False)(function)
+
+
+def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    cluster = click.option(
+        "--cluster", cls=Option, section="Which", metavar="ID", help="Only this cluster's."
+    )
+    backup = click.option(
+        "--backup",
+        cls=Option,
+        section="Which",
+        metavar="NAME",
+        help="Only this backup's: its name, or namespace.name.",
+    )
+    return cluster(backup(function))
+
+
+@snapshot.command(
+    "save",
+    cls=Verb,
+    examples="""
+etcd-steward snapshot save --endpoints 10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379 \\
+    --cacert ca.crt --cert client.crt --key client.key --store s3://etcd-backups/prod
+etcd-steward snapshot save --store file:///var/backups/etcd --name before-upgrade
+etcd-steward snapshot save --store file:///var/backups/etcd -o json | jq .revision
+""",
+)
+@etcd_options()
+@store_options(writes=True)
+@spool_options
+@click.option(
+    "--name",
+    cls=Option,
+    default="manual",
+    help=f"Name of the backup that this snapshot belongs to, as {NAMESPACE}.NAME.  "
+    "[default: manual]",
+)
+@click.option(
+    "--emergency",
+    cls=Option,
+    is_flag=True,
+    help="Take what a last member holds, even without a leader or under a CORRUPT alarm; the "
+    "snapshot is marked as suspect.",
+)
+@click.option(
+    "--registry-prefix",
+    cls=Option,
+    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
+    default="/registry",
+    metavar="PREFIX",
+    help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
+)
+@click.option(
+    "--timeout",
+    cls=Option,
+    type=DURATION,
+    default=3600.0,
+    metavar="DURATION",
+    help="How long all of it may take.  [default: 1h]",
+)
+@output_option
+@progress_option
+def save(  # noqa: PLR0917  # one for each flag, all passed by name
+    etcd: EtcdFlags,
+    store: StoreFlags,
+    spool: SpoolSettings,
+    name: str,
+    emergency: bool,
+    registry_prefix: str,
+    timeout: float,
+    output: str,
+    progress: bool,
+) -> int:
+    """Take a snapshot, prove it and store it; print its URL.
+
+    With -o json or yaml, its manifest is printed. The snapshot is read from a healthy follower into
+    the spool, proven page by page, compressed and uploaded, and read back. Only then is its
+    manifest written: a backup without one does not exist.
+    """
+    if not _NAME.fullmatch(name):
+        raise click.UsageError(
+            f"--name {name!r}: at most 52 lower-case letters, digits, '-' and '.', beginning and "
+            "ending with a letter or digit"
+        )
+    request = SnapshotRequest(
+        etcd=etcd.connection(),
+        store=store.settings(),
+        spool=spool,
+        backup=BackupRef(namespace=NAMESPACE, name=name),
+        requester=RunRef(),
+        run=secrets.token_hex(4),
+        tick=datetime.now(UTC).replace(microsecond=0),
+        registry_prefix="/" + registry_prefix.strip("/"),
+        emergency=emergency,
+        timeout=timeout,
+    )
+    result = _take(request, progress=progress)
+    if output == "table":
+        click.echo(result.url)
+    else:
+        emit(_json(result.manifest), output)
+    if result.manifest.suspect is not None:
+        warn(f"this snapshot is suspect: {result.manifest.suspect}")
+        return _SOMETHING_TO_LOOK_AT
+    return 0
+
+
+def _take(request: SnapshotRequest, *, progress: bool) -> Result:
+    from etcd_steward.app import take_snapshot  # noqa: PLC0415  # see the top
+
+    with reporting(progress=progress) as report:
+        return run(take_snapshot(request, report))
+
+
+@snapshot.command(
+    "list",
+    cls=Verb,
+    examples="""
+etcd-steward snapshot list --store s3://etcd-backups/prod
+etcd-steward snapshot list --store file:///var/backups/etcd --backup before-upgrade
+etcd-steward snapshot list --store s3://etcd-backups -o json | jq -r '.[-1].url'
+""",
+)
+@store_options()
+@_filters
+@output_option
+def list_snapshots(store: StoreFlags, cluster: str | None, backup: str | None, output: str) -> int:
+    """List the complete snapshots of a store, oldest first."""
+
+    async def collect(opened: Store) -> tuple[str, "list[Backup]", bool]:
+        found, sound = await _find(opened, cluster, backup)
+        return opened.url, found, sound
+
+    url, found, sound = run(_with_store(store, None, collect))
+    if output != "table":
+        emit([_view(url, one) for one in found], output)
+    elif found:
+        header = (
+            "TIME", "AGE", "CLUSTER", "BACKUP", "REVISION", "KEYS", "SIZE", "PROOF", "URL"
+        )  # fmt: skip
+        print_table(header, [_row(url, one) for one in found])
+    else:
+        click.echo(f"No snapshots found in {url}", err=True)
+    return 0 if sound else _SOMETHING_TO_LOOK_AT
+
+
+@snapshot.command(
+    "show",
+    cls=Verb,
+    examples="""
+etcd-steward snapshot show s3://etcd-backups/prod
+etcd-steward snapshot show s3://etcd-backups/prod/1f0c9a3e/_cli.manual/20261122T021700Z-7c1e04b2
+etcd-steward snapshot show --store file:///var/backups/etcd --backup before-upgrade -o yaml
+""",
+)
+@_snapshot_argument
+@store_options()
+@_filters
+@output_option
+def show(
+    snapshot_url: str | None,
+    store: StoreFlags,
+    cluster: str | None,
+    backup: str | None,
+    output: str,
+) -> None:
+    """Show what is known of a snapshot: its manifest and its proofs."""
+
+    async def look(opened: Store) -> tuple[str, "Backup"]:
+        return opened.url, await _resolve(opened, folder, cluster, backup)
+
+    store_url, folder = _split(snapshot_url)
+    url, found = run(_with_store(store, store_url, look))
+    if output == "table":
+        _describe(url, found)
+    else:
+        emit(_view(url, found), output)
+
+
+@snapshot.command(
+    "verify",
+    cls=Verb,
+    short_help="Read a snapshot back whole and prove it.",
+    examples="""
+etcd-steward snapshot verify s3://etcd-backups/prod
+etcd-steward snapshot verify --store file:///var/backups/etcd --level Digest
+""",
+)
+@_snapshot_argument
+@store_options()
+@_filters
+@spool_options
+@click.option(
+    "--level",
+    cls=Option,
+    type=click.Choice([level.value for level in Level], case_sensitive=False),
+    default=Level.STRUCTURE.value,
+    metavar="LEVEL",
+    help="Digest: what lies there is what was stored. Structure: also every page, key and revision "
+    "of the database in it is read.  [default: Structure]",
+)
+@output_option
+@progress_option
+def verify(
+    snapshot_url: str | None,
+    store: StoreFlags,
+    cluster: str | None,
+    backup: str | None,
+    spool: SpoolSettings,
+    level: str,
+    output: str,
+    progress: bool,
+) -> None:
+    """Read a snapshot back whole and prove it; the proof is stored beside it."""
+    from etcd_steward.engine import verify as engine  # noqa: PLC0415  # see the top
+
+    store_url, folder = _split(snapshot_url)
+    with reporting(progress=progress) as report:
+
+        async def prove(opened: Store) -> tuple[str, Proof]:
+            found = await _resolve(opened, folder, cluster, backup)
+            proof = await engine.verify(opened, found.manifest, Level(level), spool, report)
+            return f"{opened.url}/{found.manifest.folder}", proof
+
+        url, proof = run(_with_store(store, store_url, prove))
+    if output == "table":
+        click.echo(f"{url} verified: {_proof_in_words(proof)}")
+    else:
+        emit({"url": url, "proof": _json(proof)}, output)
+
+
+@snapshot.command(
+    "fetch",
+    cls=Verb,
+    short_help="Write a snapshot to a file, for etcdutl to restore.",
+    examples="""
+etcd-steward snapshot fetch s3://etcd-backups/prod etcd.db
+etcdutl snapshot restore etcd.db --data-dir /var/lib/etcd-restored
+""",
+)
+@click.argument("snapshot_url", metavar="SNAPSHOT")
+@click.argument("target", metavar="TARGET", type=click.Path(dir_okay=False, path_type=Path))
+@store_options()
+@_filters
+@click.option("--force", cls=Option, is_flag=True, help="Overwrite TARGET if it is there.")
+@output_option
+@progress_option
+def fetch(
+    snapshot_url: str,
+    target: Path,
+    store: StoreFlags,
+    cluster: str | None,
+    backup: str | None,
+    force: bool,
+    output: str,
+    progress: bool,
+) -> None:
+    """Write a snapshot to the file TARGET, as `etcdutl snapshot restore` takes it.
+
+    It is uncompressed and compared with its digests on the way; TARGET appears, readable for you
+    alone, when all of it is there and right.
+    """
+    from etcd_steward.engine import fetch as engine  # noqa: PLC0415  # see the top
+
+    store_url, folder = _split(snapshot_url)
+    with reporting(progress=progress) as report:
+
+        async def bring(opened: Store) -> tuple[str, Manifest]:
+            found = await _resolve(opened, folder, cluster, backup)
+            await engine.fetch(opened, found.manifest, target, report, force=force)
+            return f"{opened.url}/{found.manifest.folder}", found.manifest
+
+        url, manifest = run(_with_store(store, store_url, bring))
+    if output == "table":
+        click.echo(str(target))
+    else:
+        emit({"url": url, "file": str(target.absolute()), "manifest": _json(manifest)}, output)
+
+
+def _split(url: str | None) -> tuple[str | None, Folder | None]:
+    """A store's URL, and the folder in it where `url` names one."""
+    if url is None:
+        return None, None
+    store, *last = url.rstrip("/").rsplit("/", 3)
+    if "://" not in url:
+        raise InvalidInput(
+            f"SNAPSHOT {url!r} is no URL",
+            hint="`etcd-steward snapshot list` prints the URLs of snapshots",
+        )
+    try:
+        return store, Folder.parse("/".join(last))
+    except InvalidInput:
+        return url, None
+
+
+async def _with_store(
+    flags: StoreFlags, url: str | None, work: Callable[[Store], Awaitable[Answer]]
+) -> Answer:
+    from etcd_steward.app import open_store  # noqa: PLC0415  # see the top
+
+    async with open_store(flags.settings(url)) as store:
+        return await work(store)
+
+
+async def _find(
+    store: Store, cluster: str | None, backup: str | None
+) -> "tuple[list[Backup], bool]":
+    """The backups that are asked for, and whether all of the store could be read."""
+    from etcd_steward.engine.manifests import Backup, backups  # noqa: PLC0415  # see the top
+
+    found: list[Backup] = []
+    sound = True
+    async for one in backups(store):
+        if not isinstance(one, Backup):
+            warn(f"{store.url}/{one.key} is left out: {one.error}")
+            sound = False
+        elif _wanted(one.manifest, cluster, backup):
+            found.append(one)
+    return found, sound
+
+
+def _wanted(manifest: Manifest, cluster: str | None, backup: str | None) -> bool:
+    if cluster is not None and cluster.lower() not in (manifest.cluster, manifest.cluster_id):
+        return False
+    name = manifest.backup.name
+    return backup is None or backup in (name, f"{manifest.backup.namespace}.{name}")
+
+
+async def _resolve(
+    store: Store, folder: Folder | None, cluster: str | None, backup: str | None
+) -> "Backup":
+    """The backup in `folder`, else the newest verified one, which is named on standard error."""
+    from etcd_steward.engine.manifests import get_backup  # noqa: PLC0415  # see the top
+
+    if folder is not None:
+        return await get_backup(store, folder)
+    found, _ = await _find(store, cluster, backup)
+    verified = [one for one in found if one.verified]
+    if not verified:
+        which = "no snapshot" if not found else f"none of {len(found)} snapshots that is verified"
+        raise NotFound(
+            f"there is {which} in {store.url}",
+            hint="`etcd-steward snapshot list` shows what there is",
+        )
+    clusters = sorted({one.manifest.cluster for one in verified})
+    if len(clusters) > 1:
+        raise Unsupported(
+            f"{store.url} holds snapshots of {len(clusters)} clusters: {', '.join(clusters)}",
+            hint="say which by --cluster, or name the snapshot's own URL",
+        )
+    newest = verified[-1]
+    click.echo(f"Newest verified: {store.url}/{newest.manifest.folder}", err=True)
+    return newest
+
+
+def _json(model: Manifest | Proof) -> dict[str, Any]:
+    return model.model_dump(mode="json", by_alias=True)
+
+
+def _view(url: str, backup: "Backup") -> dict[str, Any]:
+    return {
+        "url": f"{url}/{backup.manifest.folder}",
+        "manifest": _json(backup.manifest),
+        "proofs": [_json(proof) for proof in backup.proofs],
+    }
+
+
+def _proof(backup: "Backup") -> str:
+    if backup.manifest.suspect is not None:
+        return "suspect"
+    return backup.strongest.level.value if backup.strongest else "none"
+
+
+def _row(url: str, backup: "Backup") -> tuple[str, ...]:
+    manifest = backup.manifest
+    return (
+        f"{manifest.tick:%Y-%m-%d %H:%M:%S}Z",
+        human_age((datetime.now(UTC) - manifest.tick).total_seconds()),
+        manifest.cluster,
+        f"{manifest.backup.namespace}.{manifest.backup.name}",
+        str(manifest.revision),
+        str(manifest.live_keys),
+        size(manifest.stored_size),
+        _proof(backup),
+        f"{url}/{manifest.folder}",
+    )
+
+
+def _proof_in_words(proof: Proof) -> str:
+    words = f"{proof.level.value}, {proof.at:%Y-%m-%d %H:%M:%S}Z"
+    if proof.structure is None:
+        return words
+    pages, records = proof.structure.reachable_pages, proof.structure.records
+    return f"{words}, {pages:,} pages and {records:,} revisions read"
+
+
+def _describe(url: str, backup: "Backup") -> None:
+    manifest = backup.manifest
+    took = (manifest.finished_at - manifest.started_at).total_seconds()
+    age = human_age((datetime.now(UTC) - manifest.tick).total_seconds())
+    print_fields(
+        [
+            ("URL", f"{url}/{manifest.folder}"),
+            ("Suspect", manifest.suspect or ""),
+            ("Backup", f"{manifest.backup.namespace}.{manifest.backup.name}"),
+            ("Time", f"{manifest.tick:%Y-%m-%d %H:%M:%S}Z ({age} ago, took {took:.1f} s)"),
+            ("Revision", f"{manifest.revision} (compacted up to {manifest.compact_revision})"),
+            ("Keys", f"{manifest.live_keys:,} live, {manifest.records:,} revisions"),
+            (
+                "Size",
+                f"{size(manifest.raw_size)}, stored as {size(manifest.stored_size)}",
+            ),
+            ("SHA-256", f"{manifest.raw_sha256} (uncompressed)"),
+            ("Cluster", f"{manifest.cluster} (etcd's cluster ID {manifest.cluster_id})"),
+            ("kube-system", manifest.kube_system_uid or ""),
+            ("Member", f"{manifest.member_id}, etcd {manifest.etcd_version}"),
+            ("Requested by", manifest.run.requested_by),
+        ]
+    )
+    for file in manifest.files:
+        click.echo(f"File:  {file.name}  {size(file.size)}  sha256 {file.sha256}")
+    for proof in backup.proofs:
+        click.echo(f"Proof: {_proof_in_words(proof)}, read back {proof.read_back}")
+    for warning in manifest.warnings:
+        click.echo(f"Warning: {warning}")
