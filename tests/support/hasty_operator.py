@@ -3,18 +3,16 @@
 import functools
 import json
 import sys
+from unittest import mock
 
+from etcd_steward.__main__ import main
 from etcd_steward.handlers import operator
 from etcd_steward.handlers.child import Limits
 from etcd_steward.handlers.context import Timing
 
 if __name__ == "__main__":
     timing = json.loads(sys.argv.pop(1))
-    if "back_offs" in timing:
-        timing["back_offs"] = tuple(timing["back_offs"])
-    if "limits" in timing:
-        timing["limits"] = Limits(**timing["limits"])
-    operator.Timing = functools.partial(Timing, **timing)  # type: ignore[misc, assignment]
-    from etcd_steward.__main__ import main
-
-    sys.exit(main())
+    timing["back_offs"] = tuple(timing["back_offs"])
+    timing["limits"] = Limits(**timing["limits"])
+    with mock.patch.object(operator, "Timing", functools.partial(Timing, **timing)):
+        main()

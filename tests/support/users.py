@@ -44,11 +44,11 @@ def secret(name: str, data: dict[str, str], namespace: str = NAMESPACE) -> Objec
     }
 
 
-def s3_store(s3: SeaweedFS, bucket: str, **changes: object) -> Object:
+def s3_store(s3: SeaweedFS, test_bucket: str, **changes: object) -> Object:
     """A store in a test-bed bucket, with the keys of Secret `s3`."""
     return {
         "s3": {
-            "bucket": bucket,
+            "bucket": test_bucket,
             "prefix": "prod",
             "endpoint": s3.endpoint_url,
             "forcePathStyle": True,
@@ -90,7 +90,7 @@ class User:
         found: Object = json.loads(await self.plane.kubectl(*words))
         return found
 
-    async def list(self, kind: str) -> list[Object]:
+    async def all(self, kind: str) -> list[Object]:
         """All objects of a kind."""
         words = ("get", kind, f"--namespace={self.namespace}", "-o", "json")
         found: list[Object] = json.loads(await self.plane.kubectl(*words))["items"]
@@ -103,7 +103,7 @@ class User:
         async def there() -> bool:
             found[:] = [
                 one
-                for one in await self.list("esnap")
+                for one in await self.all("esnap")
                 if one["metadata"].get("labels", {}).get("etcdsteward.io/backup") == backup_name
             ]
             return bool(found)

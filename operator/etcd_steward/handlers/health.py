@@ -1,0 +1,151 @@
+"""Whether the operator still sees what happens: not only that a port answers.
+
+kopf's watch can die in a living process (nolar/kopf#1276). So what the watches have shown is
+compared with a list of names and versions that the API server gives from its memory: an event that
+is overdue means a dead watch; where nothing happens, nothing can be missed. `/healthz` and
+`/readyz` are answered by the event loop that all handlers share, so a loop that hangs is silent.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from etcd_steward.errors import StewardError
+from etcd_steward.handlers.context import Context
+from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, Version
+
+log = logging.getLogger(__name__)
+
+Seen = Mapping[Key, Version]
+
+
+@dataclass(slots=True)
+class Overdue:
+    """Which events of one kind have not come, and since when we know."""
+
+    since: dict[tuple[Key, Version | None], float] = field(default_factory=dict)
+
+    def compare(self, listed: Seen, shown: Seen, now: float) -> None:
+        """Note what the API server lists and the watch has not shown yet."""
+        missing: set[tuple[Key, Version | None]] = {
+            (key, version)
+            for key, version in listed.items()
+            if key not in shown or _older(shown[key], version)
+        }
+        # A newer version asked for does not make the first one less overdue.
+        missing |= {
+            (key, version)
+            for key, version in self.since
+            if version is not None and key in listed and _older(shown.get(key), version)
+        }
+        missing |= {(key, None) for key in shown if key not in listed}
+        self.since = {one: self.since.get(one, now) for one in missing}
+
+    def longest(self, now: float) -> float:
+        """Seconds that the oldest of them has been overdue."""
+        return max((now - since for since in self.since.values()), default=0.0)
+
+
+def _older(shown: Version | None, listed: Version) -> bool:
+    if shown is None:
+        return True
+    return shown.uid != listed.uid or shown.resource_version < listed.resource_version
+
+
+@dataclass(slots=True)
+class Health:
+    """What the probes say, and why."""
+
+    context: Context
+    answered_at: float = field(default_factory=time.monotonic)
+    """When the API server last answered our comparison."""
+    compared: bool = False
+    words: str = "the API server has not been asked yet"
+    overdue: dict[str, Overdue] = field(
+        default_factory=lambda: {BACKUPS: Overdue(), SNAPSHOTS: Overdue()}
+    )
+
+    async def watch(self) -> None:
+        """Compare from time to time, for ever."""
+        while True:
+            try:
+                await self.compare()
+            except StewardError as error:
+                self.words = str(error)
+                log.warning("the watches can't be checked: %s", error)
+            await asyncio.sleep(self.context.timing.check_every)
+
+    async def compare(self) -> None:
+        """Compare what the watches have shown with what there is."""
+        for plural, overdue in self.overdue.items():
+            listed = await self.context.kube.versions(plural)
+            held = self.context.orders() if plural == BACKUPS else self.context.runs()
+            shown = {one.key: one.version for one in held}
+            overdue.compare(listed, shown, time.monotonic())
+        self.answered_at = time.monotonic()
+        self.compared = True
+
+    def not_ready(self) -> list[str]:
+        """Why the operator can't do its work now; empty if it can."""
+        limit = self.context.timing.not_ready_after
+        faults = self._overdue(limit)
+        silent = time.monotonic() - self.answered_at
+        if not self.compared or silent > limit:
+            faults.append(f"no answer of the API server for {silent:.0f} s: {self.words}")
+        return faults
+
+    def not_alive(self) -> list[str]:
+        """Why only a restart will help; empty if the operator lives.
+
+        An API server that is gone is no reason, unless it lasts so long that it may be us; while a
+        run is under way it is none at all, for the run needs no API server.
+        """
+        timing, now = self.context.timing, time.monotonic()
+        faults = self._overdue(timing.stale_after)
+        if self.context.changed.is_set() and now - self.context.turned_at > timing.stale_after:
+            faults.append("the scheduler's loop does not turn")
+        running = any(lock.locked() for lock in self.context.turns.values())
+        if now - self.answered_at > timing.alone_limit and not running:
+            faults.append(f"no answer of the API server for {now - self.answered_at:.0f} s")
+        return faults
+
+    def _overdue(self, limit: float) -> list[str]:
+        now = time.monotonic()
+        return [
+            f"the watch of {plural} is {longest:.0f} s behind"
+            for plural, overdue in self.overdue.items()
+            if (longest := overdue.longest(now)) > limit
+        ]
+
+
+@asynccontextmanager
+async def serving(health: Health, port: int) -> AsyncIterator[int]:
+    """Answer `/healthz` and `/readyz` while the body runs, which gets the port."""
+
+    def answer(faults: list[str]) -> web.Response:
+        return web.Response(
+            status=503 if faults else 200, text="".join(f"{one}\n" for one in faults or ["ok"])
+        )
+
+    async def healthz(_: web.Request) -> web.Response:
+        return answer(health.not_alive())
+
+    async def readyz(_: web.Request) -> web.Response:
+        return answer(health.not_ready())
+
+    application = web.Application()
+    application.router.add_get("/healthz", healthz)
+    application.router.add_get("/readyz", readyz)
+    runner = web.AppRunner(application, access_log=None, keepalive_timeout=0.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, port=port)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,105 @@
+"""From an EtcdBackup's spec to connections: reads Secrets, and says who may use what.
+
+A tenant's EtcdBackup must never be able to copy the whole registry into the tenant's bucket: the
+operator's own etcd, its own disk and its own identity serve the allowed namespaces only.
+"""
+
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from etcd_steward.config import OperatorConfig
+from etcd_steward.errors import InvalidInput, Refused
+from etcd_steward.kube import Key, Kube
+from etcd_steward.models.connection import (
+    EtcdConnection,
+    EtcdTLS,
+    LocalSettings,
+    S3Settings,
+    StoreSettings,
+)
+from etcd_steward.models.kinds import S3, EtcdBackupSpec
+
+
+async def resolve_etcd(
+    spec: EtcdBackupSpec, namespace: str, config: OperatorConfig, kube: Kube
+) -> EtcdConnection:
+    """How to reach the etcd that a spec means."""
+    if spec.etcd is None:
+        _allow(namespace, config, "the operator's own etcd", "set spec.etcd")
+        if config.etcd is None:
+            raise InvalidInput(
+                "spec.etcd is not set, and the operator was installed without an etcd of its own",
+                hint="Set spec.etcd, or start the operator with --endpoints",
+            )
+        return config.etcd.connection()
+    tls = None
+    if spec.etcd.tls is not None:
+        secret = await kube.secret(Key(namespace, spec.etcd.tls.secret_name))
+        pair = secret.get("tls.crt") is not None or secret.get("tls.key") is not None
+        tls = EtcdTLS(
+            ca=secret.need("ca.crt"),
+            cert=secret.need("tls.crt") if pair else None,
+            key=SecretStr(secret.need("tls.key")) if pair else None,
+            server_name=spec.etcd.server_name,
+        )
+    elif any(endpoint.startswith("https://") for endpoint in spec.etcd.endpoints):
+        tls = EtcdTLS(server_name=spec.etcd.server_name)
+    user = password = None
+    if spec.etcd.auth is not None:
+        secret = await kube.secret(Key(namespace, spec.etcd.auth.secret_name))
+        user, password = secret.need("username"), SecretStr(secret.need("password"))
+    return EtcdConnection(endpoints=spec.etcd.endpoints, tls=tls, user=user, password=password)
+
+
+async def resolve_store(
+    spec: EtcdBackupSpec, namespace: str, config: OperatorConfig, kube: Kube
+) -> StoreSettings:
+    """Where a spec's backups lie, with the credentials for it."""
+    if spec.store.local is not None:
+        _allow(namespace, config, "the operator's own disk", "use spec.store.s3")
+        return LocalSettings(path=Path(spec.store.local.path))
+    if spec.store.s3 is None:  # the API server's rule says that there is one
+        raise InvalidInput("spec.store names no store", hint="Set s3 or local")
+    return await _resolve_s3(spec.store.s3, namespace, config, kube)
+
+
+async def _resolve_s3(
+    spec: S3, namespace: str, config: OperatorConfig, kube: Kube
+) -> StoreSettings:
+    ca = access_key = secret_key = session_token = None
+    if spec.ca_secret_name is not None:
+        ca = (await kube.secret(Key(namespace, spec.ca_secret_name))).need("ca.crt")
+    if spec.credentials_secret_name is None:
+        _allow(
+            namespace,
+            config,
+            "the operator's own S3 identity",
+            "set spec.store.s3.credentialsSecretName",
+        )
+    else:
+        secret = await kube.secret(Key(namespace, spec.credentials_secret_name))
+        access_key = secret.need("AWS_ACCESS_KEY_ID").strip()
+        secret_key = SecretStr(secret.need("AWS_SECRET_ACCESS_KEY").strip())
+        token = secret.get("AWS_SESSION_TOKEN")
+        session_token = SecretStr(token.strip()) if token else None
+    return S3Settings(
+        bucket=spec.bucket,
+        prefix=spec.prefix,
+        endpoint=spec.endpoint,
+        region=spec.region,
+        force_path_style=spec.force_path_style,
+        ca=ca,
+        access_key=access_key,
+        secret_key=secret_key,
+        session_token=session_token,
+        storage_class=spec.storage_class,
+    )
+
+
+def _allow(namespace: str, config: OperatorConfig, what: str, instead: str) -> None:
+    if namespace not in config.etcd_namespaces:
+        raise Refused(
+            f"namespace {namespace} may not use {what}",
+            hint=f"Allow it by --etcd-namespaces at the operator, or {instead}",
+        )

@@ -1,0 +1,212 @@
+"""Everything that the operator reacts to, on one screen, and how a resource is read.
+
+EtcdBackups are followed by index and events alone: no timer, no finalizer. Each active EtcdSnapshot
+has a daemon, which holds the finalizer for as long as it runs. (A long job inside a handler of
+changes would swallow updates and deletions meanwhile; timers leave a finalizer for ever.)
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import kopf
+
+from etcd_steward.handlers import status as transition
+from etcd_steward.handlers import words
+from etcd_steward.handlers.context import Context
+from etcd_steward.handlers.errors import edge
+from etcd_steward.handlers.run import ActiveRun, Identity
+from etcd_steward.handlers.standing import Order, Run
+from etcd_steward.handlers.writer import StatusWriter
+from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, Version
+from etcd_steward.models.kinds import (
+    API_VERSION,
+    BACKUP_LABEL,
+    GROUP,
+    VERSION,
+    EtcdBackupStatus,
+    EtcdSnapshotStatus,
+)
+from etcd_steward.models.run import Settled
+
+CLEAN_UP_TIMEOUT = 60.0
+"""Seconds that a deletion waits for the store; a namespace must not hang because a bucket does."""
+
+Body = Mapping[str, Any]
+
+
+def register(registry: kopf.OperatorRegistry, context: Context) -> None:
+    """Register all handlers."""
+    backups = (GROUP, VERSION, BACKUPS)
+    snapshots = (GROUP, VERSION, SNAPSHOTS)
+
+    @kopf.on.startup(registry=registry)
+    async def startup(**indices: Any) -> None:  # noqa: ANN401
+        context.order_index, context.run_index = indices["orders"], indices["runs"]
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401
+        return await connection(context)
+
+    @kopf.index(*backups, registry=registry, id="orders")
+    async def orders(body: Body, **_: Any) -> dict[Key, Order]:  # noqa: ANN401
+        return {key_of(body): order_of(body)}
+
+    @kopf.index(*snapshots, registry=registry, id="runs")
+    async def runs(body: Body, **_: Any) -> dict[Key, Run]:  # noqa: ANN401
+        return {key_of(body): run_of(body)}
+
+    @kopf.on.event(*backups, registry=registry)
+    @kopf.on.event(*snapshots, registry=registry)
+    async def changed(**_: Any) -> None:  # noqa: ANN401
+        context.changed.set()
+
+    @kopf.daemon(*snapshots, registry=registry, id="run", when=is_active, cancellation_timeout=30.0)
+    @edge
+    async def run(body: Body, stopped: kopf.DaemonStopped, **_: Any) -> None:  # noqa: ANN401
+        await follow(context, body, stopped)
+
+    @kopf.on.delete(
+        *snapshots, registry=registry, id="clean-up", when=may_have_left_something, optional=True
+    )
+    async def clean_up(body: Body, **_: Any) -> None:  # noqa: ANN401
+        await clean_up_after(context, body)
+
+
+async def connection(context: Context) -> kopf.ConnectionInfo:
+    """Kopf uses the very credentials that we use."""
+    credentials = await context.kube.credentials()
+    return kopf.ConnectionInfo(
+        server=credentials.server,
+        ca_path=credentials.ca_file,
+        ca_data=credentials.ca_data,
+        insecure=credentials.insecure,
+        certificate_path=credentials.cert_file,
+        private_key_path=credentials.key_file,
+        scheme="Bearer" if credentials.token else None,
+        token=credentials.token.get_secret_value() if credentials.token else None,
+    )
+
+
+def is_active(body: Body, **_: Any) -> bool:  # noqa: ANN401
+    """Whether a run has not ended yet."""
+    return not transition.is_terminal(snapshot_status(body))
+
+
+def may_have_left_something(body: Body, **_: Any) -> bool:  # noqa: ANN401
+    """Whether a run that is being deleted had begun an upload and not ended."""
+    deleting = body["metadata"].get("deletionTimestamp") is not None
+    return deleting and is_active(body) and "journal" in body.get("status", {})
+
+
+async def follow(context: Context, body: Body, stopped: kopf.DaemonStopped) -> None:
+    """Drive a run until it has ended, its object is deleted or the operator stops."""
+    active = active_run(context, body)
+
+    async def watch_the_stopper() -> None:
+        _ = await stopped.wait()
+        active.stop.set()
+
+    watcher = asyncio.create_task(watch_the_stopper(), name=f"stop {active.identity.key}")
+    try:
+        await active.drive()
+    finally:
+        watcher.cancel()
+
+
+async def clean_up_after(context: Context, body: Body) -> None:
+    """Abort what a deleted run left, if its process could not do so itself; try it once only."""
+    active = active_run(context, body)
+    if active.identity.uid in context.clean:
+        context.clean.discard(active.identity.uid)
+        return
+    try:
+        async with asyncio.timeout(CLEAN_UP_TIMEOUT):
+            outcome = await active.settle()
+    except TimeoutError:
+        outcome = None
+    if not isinstance(outcome, Settled):
+        folder = active.status.journal.folder if active.status.journal else "?"
+        active.announce(
+            "Warning",
+            "CleanUpIncomplete",
+            f"{active.identity.key.name} is deleted; look at folder {folder} in its store: "
+            f"an upload may still be open there, or a backup complete",
+        )
+
+
+def active_run(context: Context, body: Body) -> ActiveRun:
+    """The run that an object stands for."""
+    meta, key = body["metadata"], key_of(body)
+    identity = Identity(
+        key=key,
+        uid=meta["uid"],
+        generation=meta["generation"],
+        created=words.moment(meta["creationTimestamp"]),
+        backup_name=body["spec"]["backupName"],
+        made_by_us=BACKUP_LABEL in meta.get("labels", {}),
+    )
+    # Copies: kopf replaces the body under our hands with each event.
+    snapshot = reference("EtcdSnapshot", key, identity.uid)
+    uid = snapshot_status(body).backup_uid
+
+    def announce(type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        kopf.event(snapshot, type=type_, reason=reason, message=message)
+        backup_uid = uid or active.status.backup_uid
+        if backup_uid is not None:
+            order = reference("EtcdBackup", identity.backup, backup_uid)
+            kopf.event(order, type=type_, reason=reason, message=message)
+
+    active = ActiveRun(
+        context, identity, StatusWriter(context.kube, key, snapshot_status(body)), announce
+    )
+    return active
+
+
+def reference(kind: str, key: Key, uid: str) -> kopf.Body:
+    """What an event is about."""
+    return kopf.Body(
+        {
+            "apiVersion": API_VERSION,
+            "kind": kind,
+            "metadata": {"namespace": key.namespace, "name": key.name, "uid": uid},
+        }
+    )
+
+
+def key_of(body: Body) -> Key:
+    """Namespace and name."""
+    return Key(body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def version_of(body: Body) -> Version:
+    """Incarnation and version."""
+    return Version(body["metadata"]["uid"], int(body["metadata"]["resourceVersion"]))
+
+
+def snapshot_status(body: Body) -> EtcdSnapshotStatus:
+    """An EtcdSnapshot's status; the API server has checked its form."""
+    return EtcdSnapshotStatus.model_validate(dict(body.get("status", {})))
+
+
+def order_of(body: Body) -> Order:
+    """An EtcdBackup, as far as the scheduler needs it."""
+    return Order(
+        key=key_of(body),
+        version=version_of(body),
+        generation=body["metadata"]["generation"],
+        created=words.moment(body["metadata"]["creationTimestamp"]),
+        deleting="deletionTimestamp" in body["metadata"],
+        status=EtcdBackupStatus.model_validate(dict(body.get("status", {}))),
+    )
+
+
+def run_of(body: Body) -> Run:
+    """An EtcdSnapshot, as far as the scheduler needs it."""
+    return Run(
+        key=key_of(body),
+        version=version_of(body),
+        backup_name=body["spec"]["backupName"],
+        created=words.moment(body["metadata"]["creationTimestamp"]),
+        status=snapshot_status(body),
+    )

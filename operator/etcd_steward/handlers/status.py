@@ -1,0 +1,298 @@
+"""What the status of our kinds says: pure functions from what happened to what is written.
+
+Every transition of a run is one function here, from one `EtcdSnapshotStatus` to the next, so that
+no handler puts a status together by hand.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from etcd_steward.handlers import words
+from etcd_steward.models.kinds import (
+    Artifact,
+    Condition,
+    EtcdBackupSpec,
+    EtcdSnapshotStatus,
+    RunJournal,
+    RunProgress,
+    RunVerification,
+)
+from etcd_steward.models.run import Failure, Journal, Progress, Result
+
+RUN_AGAIN = "To run it again, create an EtcdSnapshot with spec.backupName: {backup}"
+WARNINGS_KEPT = 20
+
+Holds = Literal["True", "False", "Unknown"]
+
+
+def set_condition(
+    conditions: Sequence[Condition],
+    type_: str,
+    holds: Holds,
+    reason: str,
+    message: str,
+    *,
+    now: datetime,
+    generation: int | None,
+) -> tuple[Condition, ...]:
+    """Conditions with one of them set; its time moves only when its status does."""
+    before = next((one for one in conditions if one.type == type_), None)
+    stays = before is not None and before.status == holds
+    condition = Condition(
+        type=type_,
+        status=holds,
+        reason=reason,
+        message=message,
+        last_transition_time=before.last_transition_time
+        if before is not None and stays
+        else words.timestamp(now),
+        observed_generation=generation,
+    )
+    if before is None:
+        return (*conditions, condition)
+    return tuple(condition if one.type == type_ else one for one in conditions)
+
+
+def find_condition(conditions: Sequence[Condition], type_: str) -> Condition | None:
+    """The condition of that type."""
+    return next((one for one in conditions if one.type == type_), None)
+
+
+def is_terminal(status: EtcdSnapshotStatus) -> bool:
+    """Whether a run has ended."""
+    return any(
+        one.type in {"Complete", "Failed"} and one.status == "True" for one in status.conditions
+    )
+
+
+def _with(status: EtcdSnapshotStatus, **changes: object) -> EtcdSnapshotStatus:
+    return status.model_copy(update=changes)
+
+
+def claimed(
+    status: EtcdSnapshotStatus,
+    *,
+    spec: EtcdBackupSpec,
+    backup_uid: str,
+    now: datetime,
+    generation: int | None,
+) -> EtcdSnapshotStatus:
+    """The run is ours: what it will do is fixed from here on."""
+    return _with(
+        status,
+        phase="Pending",
+        observed_generation=generation,
+        backup_spec=spec,
+        backup_uid=backup_uid,
+        attempt=1,
+        start_time=words.timestamp(now),
+    )
+
+
+def started(status: EtcdSnapshotStatus, *, attempt: int, now: datetime) -> EtcdSnapshotStatus:
+    """An attempt begins."""
+    return _with(
+        status,
+        phase="Running",
+        attempt=attempt,
+        heartbeat_time=words.timestamp(now),
+        progress=RunProgress(step="Starting", text="Starting"),
+        failed_side=None,
+        conditions=set_condition(
+            status.conditions,
+            "Complete",
+            "False",
+            "Running",
+            f"Attempt {attempt} is under way",
+            now=now,
+            generation=status.observed_generation,
+        ),
+    )
+
+
+def progressed(
+    status: EtcdSnapshotStatus, progress: Progress, *, now: datetime
+) -> EtcdSnapshotStatus:
+    """The run lives, and is this far."""
+    return _with(
+        status,
+        heartbeat_time=words.timestamp(now),
+        progress=RunProgress(
+            step=progress.step,
+            raw_bytes=progress.raw_bytes,
+            total_bytes=progress.total_bytes,
+            stored_bytes=progress.stored_bytes,
+            text=_progress_text(progress),
+        ),
+    )
+
+
+def _progress_text(progress: Progress) -> str:
+    if progress.step == "Streaming" and progress.total_bytes:
+        return f"Streaming {words.size(progress.raw_bytes)} of {words.size(progress.total_bytes)}"
+    if progress.step == "Uploading":
+        return f"Uploading, {words.size(progress.stored_bytes)} stored"
+    return progress.step
+
+
+def journalled(status: EtcdSnapshotStatus, journal: Journal) -> EtcdSnapshotStatus:
+    """The run is about to upload: this is what to look for if it dies."""
+    return _with(
+        status,
+        journal=RunJournal(folder=journal.folder, key=journal.key, upload_id=journal.upload_id),
+    )
+
+
+def warned(status: EtcdSnapshotStatus, message: str) -> EtcdSnapshotStatus:
+    """Something to look at; each only once, and a bounded number of them."""
+    if message in status.warnings:
+        return status
+    return _with(status, warnings=(*status.warnings, message)[-WARNINGS_KEPT:])
+
+
+def complete_message(result: Result) -> str:
+    """What a complete run has to show."""
+    manifest = result.manifest
+    return (
+        f"{manifest.live_keys} keys at revision {manifest.revision}, "
+        f"{words.size(manifest.raw_size)} stored as {words.size(manifest.stored_size)} "
+        f"in {result.url}"
+    )
+
+
+def completed(status: EtcdSnapshotStatus, result: Result, *, now: datetime) -> EtcdSnapshotStatus:
+    """The manifest is written: the backup exists."""
+    manifest = result.manifest
+    took = (now - words.moment(status.start_time)).total_seconds() if status.start_time else 0.0
+    proof = manifest.proof
+    conditions = status.conditions
+    outcomes: list[tuple[str, Holds, str, str]] = [
+        ("Complete", "True", "Complete", complete_message(result)),
+        ("Failed", "False", "Complete", ""),
+    ]
+    if proof is not None:
+        outcomes.append(("Verified", "True", str(proof.level), f"Proven to level {proof.level}"))
+    elif manifest.suspect is not None:
+        outcomes.append(("Verified", "False", "Suspect", manifest.suspect))
+    for type_, holds, reason, message in outcomes:
+        conditions = set_condition(
+            conditions,
+            type_,
+            holds,
+            reason,
+            message,
+            now=now,
+            generation=status.observed_generation,
+        )
+    return _with(
+        status,
+        phase="Complete",
+        completion_time=words.timestamp(now),
+        heartbeat_time=words.timestamp(now),
+        duration=words.duration(took),
+        progress=RunProgress(
+            step="Complete",
+            raw_bytes=manifest.raw_size,
+            total_bytes=manifest.raw_size,
+            stored_bytes=manifest.stored_size,
+            text=f"Done in {words.duration(took)}",
+        ),
+        journal=None,
+        failed_side=None,
+        artifact=_artifact(result),
+        verification=None
+        if proof is None
+        else RunVerification(level=proof.level.value, time=words.timestamp(proof.at)),
+        warnings=tuple(dict.fromkeys((*status.warnings, *manifest.warnings)))[-WARNINGS_KEPT:],
+        conditions=conditions,
+    )
+
+
+def _artifact(result: Result) -> Artifact:
+    manifest = result.manifest
+    return Artifact(
+        url=result.url,
+        revision=manifest.revision,
+        live_keys=manifest.live_keys,
+        raw_bytes=manifest.raw_size,
+        stored_bytes=manifest.stored_size,
+        size=words.size(manifest.stored_size),
+        raw_sha256=manifest.raw_sha256,
+        stored_sha256=manifest.snapshot.sha256,
+        cluster_id=manifest.cluster_id,
+        member_id=manifest.member_id,
+        etcd_version=manifest.etcd_version,
+    )
+
+
+def retrying(
+    status: EtcdSnapshotStatus, failure: Failure, *, attempt: int, delay: float, now: datetime
+) -> EtcdSnapshotStatus:
+    """`attempt` failed in a way that may pass: the next one comes after `delay` seconds."""
+    attempts = status.backup_spec.attempts if status.backup_spec else attempt + 1
+    return _with(
+        status,
+        phase="Pending",
+        attempt=attempt + 1,
+        heartbeat_time=words.timestamp(now),
+        progress=RunProgress(
+            step="Waiting",
+            text=f"Attempt {attempt + 1} of {attempts} in {words.duration(delay)}",
+        ),
+        failed_side=failure.side,
+        conditions=set_condition(
+            status.conditions,
+            "Complete",
+            "False",
+            failure.reason,
+            f"Attempt {attempt} of {attempts} failed: {failure.text}",
+            now=now,
+            generation=status.observed_generation,
+        ),
+    )
+
+
+def waiting(status: EtcdSnapshotStatus, text: str) -> EtcdSnapshotStatus:
+    """The run can't begin yet, or goes on later with the same attempt."""
+    return _with(status, phase="Pending", progress=RunProgress(step="Waiting", text=text))
+
+
+def failed(
+    status: EtcdSnapshotStatus, failure: Failure, *, backup_name: str, now: datetime
+) -> EtcdSnapshotStatus:
+    """The run has failed for good."""
+    message = f"{failure.text.rstrip('.')}. {RUN_AGAIN.format(backup=backup_name)}"
+    conditions = status.conditions
+    for type_, holds in (("Failed", "True"), ("Complete", "False")):
+        conditions = set_condition(
+            conditions,
+            type_,
+            "True" if holds == "True" else "False",
+            failure.reason,
+            message,
+            now=now,
+            generation=status.observed_generation,
+        )
+    step = status.progress.step if status.progress else "Starting"
+    return _with(
+        status,
+        phase="Failed",
+        completion_time=words.timestamp(now),
+        progress=RunProgress(step="Failed", text=f"Failed ({step})"),
+        failed_side=failure.side,
+        conditions=conditions,
+    )
+
+
+def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch (RFC 7386) that makes `old` into `new`; empty if they are equal."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if inner := merge_patch(before, value):
+                patch[key] = inner
+        elif value != before or key not in old:
+            patch[key] = value
+    return patch

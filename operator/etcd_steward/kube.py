@@ -1,0 +1,293 @@
+"""What this program asks of the API server, and what it makes of the answers.
+
+The only module that knows the `kubernetes` client (its asyncio half). Objects go in and out as the
+JSON that the API server speaks: our own kinds have models, and of the rest only Secrets are read.
+Plain requests through the client's own authentication are used rather than its generated methods,
+which know neither metadata-only lists nor the status of our kinds as types.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client import ApiClient, Configuration
+from pydantic import SecretStr
+
+from etcd_steward.errors import (
+    AlreadyExists,
+    InvalidInput,
+    NotFound,
+    OutOfSpace,
+    StewardError,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    Untrusted,
+)
+from etcd_steward.models.kinds import API_VERSION, GROUP, VERSION
+
+REQUEST_TIMEOUT = 10.0
+"""Seconds for one request: none of ours is large, but for metadata lists."""
+LIST_TIMEOUT = 30.0
+PAGE = 500
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+BACKUPS = "etcdbackups"
+SNAPSHOTS = "etcdsnapshots"
+
+Object = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """Which object of a kind."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Version(NamedTuple):
+    """Which incarnation of an object, and how new."""
+
+    uid: str
+    resource_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to reach the API server and who we are, as of now: tokens are renewed."""
+
+    server: str
+    ca_file: str | None
+    ca_data: str | bytes | None
+    insecure: bool
+    cert_file: str | None
+    key_file: str | None
+    token: SecretStr | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A Secret's decoded values, with errors that name both the Secret and the key."""
+
+    where: Key
+    data: Mapping[str, str] = field(repr=False)
+
+    def get(self, key: str) -> str | None:
+        """One value as text, if it is there."""
+        encoded = self.data.get(key)
+        if encoded is None:
+            return None
+        try:
+            return base64.b64decode(encoded, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise InvalidInput(f"key {key} of Secret {self.where} is not text") from error
+
+    def need(self, key: str) -> str:
+        """One value as text. Raises `NotFound`, naming what is there instead."""
+        value = self.get(key)
+        if value is None:
+            present = ", ".join(sorted(self.data)) or "none"
+            raise NotFound(
+                f"Secret {self.where} has no key {key} (its keys: {present})",
+                hint=f"Add {key} to it",
+            )
+        return value
+
+
+class Kube:
+    """One API server."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._client = ApiClient(configuration)
+
+    @classmethod
+    async def connect(cls, kubeconfig: Path | None) -> Self:
+        """Read the settings: the file given, or the pod's own, or those that kubectl would find.
+
+        Sends nothing yet. Raises `InvalidInput` if there are none.
+        """
+        configuration = Configuration()
+        try:
+            if kubeconfig is None:
+                await _load_default(configuration)
+            else:
+                await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
+                    config_file=str(kubeconfig), client_configuration=configuration
+                )
+        except (kubernetes_config.ConfigException, OSError) as error:
+            raise InvalidInput(
+                f"no way to reach a Kubernetes API server is configured: {error}",
+                hint="Name a kubeconfig with --kubeconfig or KUBECONFIG",
+            ) from error
+        return cls(configuration)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def credentials(self) -> Credentials:
+        """What another client (kopf's) needs to do the same; a stale token is read again."""
+        configuration = self._configuration
+        auth = await configuration.auth_settings()
+        header = auth["BearerToken"]["value"] if "BearerToken" in auth else None
+        return Credentials(
+            server=configuration.host,
+            ca_file=configuration.ssl_ca_cert,
+            ca_data=configuration.ca_cert_data,
+            insecure=not configuration.verify_ssl,
+            cert_file=configuration.cert_file,
+            key_file=configuration.key_file,
+            token=SecretStr(header.removeprefix("Bearer ")) if header else None,
+        )
+
+    async def secret(self, where: Key) -> Secret:
+        """A Secret. `NotFound` and `Unauthorized` say what to do."""
+        path = f"/api/v1/namespaces/{where.namespace}/secrets/{quote(where.name)}"
+        try:
+            found = await self._call("GET", path, what=f"Secret {where}")
+        except NotFound as error:
+            raise NotFound(f"there is no Secret {where}", hint="Create it") from error
+        except Unauthorized as error:
+            raise Unauthorized(
+                f"the operator may not read Secret {where}",
+                hint=f"Bind ClusterRole etcd-steward-secrets to the operator's ServiceAccount by "
+                f"a RoleBinding in namespace {where.namespace}",
+            ) from error
+        return Secret(where, found.get("data") or {})
+
+    async def get(self, plural: str, where: Key) -> Object:
+        """One of our objects."""
+        return await self._call("GET", _path(plural, where), what=f"{plural} {where}")
+
+    async def patch_status(self, plural: str, where: Key, status: Object) -> Object:
+        """Merge `status` into an object's status (RFC 7386: None removes a field)."""
+        return await self._call(
+            "PATCH",
+            f"{_path(plural, where)}/status",
+            body={"status": status},
+            content_type="application/merge-patch+json",
+            what=f"the status of {plural} {where}",
+        )
+
+    async def create(self, plural: str, body: Object) -> Object:
+        """Create one of our objects. Raises `AlreadyExists`."""
+        namespace = body["metadata"]["namespace"]
+        return await self._call(
+            "POST",
+            f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}",
+            body={"apiVersion": API_VERSION, **body},
+            what=f"{plural} {namespace}/{body['metadata']['name']}",
+        )
+
+    async def versions(self, plural: str) -> dict[Key, Version]:
+        """Which of our objects exist in which version, from the API server's own memory.
+
+        Metadata only and `resourceVersion=0`: etcd is not asked.
+        """
+        found: dict[Key, Version] = {}
+        query = [("resourceVersion", "0"), ("limit", str(PAGE))]
+        while True:
+            page = await self._call(
+                "GET",
+                f"/apis/{GROUP}/{VERSION}/{plural}",
+                query=query,
+                accept=METADATA_ONLY,
+                timeout=LIST_TIMEOUT,
+                what=f"the list of {plural}",
+            )
+            for item in page["items"] or ():  # null where there are none
+                meta = item["metadata"]
+                found[Key(meta["namespace"], meta["name"])] = Version(
+                    meta["uid"], int(meta["resourceVersion"])
+                )
+            token = page["metadata"].get("continue")
+            if not token:
+                return found
+            query = [("limit", str(PAGE)), ("continue", token)]
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        what: str,
+        body: Object | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        timeout: float = REQUEST_TIMEOUT,
+    ) -> Object:
+        try:
+            request = await self._client.param_serialize(
+                method,
+                path,
+                query_params=list(query),
+                header_params={"Accept": accept, "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._client.call_api(*request, _request_timeout=timeout)
+            text = await response.read()  # type: ignore[no-untyped-call]
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise Untrusted(
+                f"the API server's certificate can't be verified: {error.certificate_error}"
+            ) from error
+        except (aiohttp.ClientError, ssl.SSLError, OSError, asyncio.TimeoutError) as error:  # noqa: UP041
+            words = str(error) or f"no answer within {timeout:.0f} s"
+            raise Unavailable(f"the API server can't be reached: {words}") from error
+        if response.status >= 400:
+            raise _error(response.status, text, what)
+        answer: Object = json.loads(text)
+        return answer
+
+
+async def _load_default(configuration: Configuration) -> None:
+    try:
+        kubernetes_config.load_incluster_config(  # type: ignore[no-untyped-call]
+            client_configuration=configuration
+        )
+    except kubernetes_config.ConfigException:
+        await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
+            client_configuration=configuration
+        )
+
+
+def _path(plural: str, where: Key) -> str:
+    return f"/apis/{API_VERSION}/namespaces/{where.namespace}/{plural}/{quote(where.name)}"
+
+
+def _error(status: int, text: bytes, what: str) -> StewardError:
+    """Our error for an answer of the API server."""
+    try:
+        answer = json.loads(text)
+        message, reason = str(answer.get("message", "")), str(answer.get("reason", ""))
+    except (ValueError, AttributeError):
+        message, reason = text[:200].decode(errors="replace"), ""
+    if "database space exceeded" in message:
+        return OutOfSpace(
+            f"the API server can't write {what}: {message}",
+            hint="etcd is full: compact, defragment and disarm its alarm",
+        )
+    return _class(status, reason)(f"the API server refused {what}: {message or f'HTTP {status}'}")
+
+
+def _class(status: int, reason: str) -> type[StewardError]:
+    if status == 409:  # a conflict of versions goes away; a taken name does not
+        return AlreadyExists if reason == "AlreadyExists" else Unavailable
+    if status >= 500:
+        return Unavailable
+    return {401: Unauthorized, 403: Unauthorized, 404: NotFound, 429: Throttled}.get(
+        status, InvalidInput
+    )
