@@ -88,3 +88,8 @@ async def test_credentials_that_nobody_asks_for_do_no_harm(
         connection = connection_to(etcd, user="root", password="secret")
         async with EtcdClient.connect(connection) as client:
             await client.put(b"/a", b"b")
+            # Somebody switches authentication on meanwhile.
+            await etcd.etcdctl("user", "add", "root:secret")
+            await etcd.etcdctl("user", "grant-role", "root", "root")
+            await etcd.etcdctl("auth", "enable")
+            assert await client.get(b"/a") is not None

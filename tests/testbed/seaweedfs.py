@@ -141,7 +141,10 @@ class SeaweedFS:
         return await asyncio.to_thread(self._try_to_write)
 
     def _try_to_write(self) -> bool:
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+        from botocore.exceptions import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            BotoCoreError,
+            ClientError,
+        )
 
         bucket = "testbed-ready"
         client = self.client(attempts=1)
@@ -161,8 +164,9 @@ class SeaweedFS:
         attempts: int = 3,
     ) -> "S3Client":
         """Return a boto3 client, as admin unless told otherwise. Its calls block."""
-        import boto3  # noqa: PLC0415  # half a second, which most tests need not spend
-        from botocore.config import Config  # noqa: PLC0415
+        # Imported late: half a second, which most tests need not spend.
+        import boto3  # type: ignore[import-untyped]  # noqa: PLC0415
+        from botocore.config import Config  # type: ignore[import-untyped]  # noqa: PLC0415
 
         who = identity or self.admin
         client: S3Client = boto3.session.Session().client(

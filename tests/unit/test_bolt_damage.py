@@ -3,6 +3,7 @@
 `BytesFile` fails the test if the reader ever asks for a byte outside the file.
 """
 
+import os
 import random
 import struct
 import time
@@ -17,25 +18,36 @@ from hypothesis import strategies as st
 from etcd_steward.errors import IntegrityError
 from etcd_steward.registry import buckets as buckets_module
 from etcd_steward.registry.proof import StructureReport, prove_structure
-from tests.boltfile import BoltFile, BytesFile, History, Items, key_value, leaf, meta_page, rev
+from tests.boltfile import (
+    BoltFile,
+    BytesFile,
+    History,
+    Items,
+    key_value,
+    leaf,
+    meta_page,
+    rev,
+    varint,
+)
 
 PAGE = 1024
+ALL_BITS = bool(os.environ.get("STEWARD_ALL_BITS"))
 
 
 def content() -> Items:
     history = History(compacted=3)
-    for number in range(60):
+    for number in range(22):
         history.txn(
-            (b"/registry/pods/ns/%d" % (number % 23), b"v" * (number * 29 % 400)),
+            (b"/registry/pods/ns/%d" % (number % 9), b"v" * (number * 29 % 400)),
             (b"/once/%d" % number, None if number % 4 == 0 else b""),
             (b"/once/%d" % (number - 1), None),
             lease=number << 40 if number % 5 else 0,
         )
     history.txn((b"/large", b"L" * 9000))
     return history.buckets(
-        lease={struct.pack(">Q", number): b"lease" * 9 for number in range(90)},
+        lease={struct.pack(">Q", number): b"lease" * 9 for number in range(11)},
         alarm={b"\x08\x05\x10\x01": b""},
-        nested={b"deep": {b"k%03d" % number: b"v" * 30 for number in range(50)}},
+        nested={b"deep": {b"k%03d" % number: b"v" * 90 for number in range(9)}},
     )
 
 
@@ -55,20 +67,20 @@ def prove(data: bytes | bytearray) -> StructureReport:
 
 
 @pytest.mark.parametrize("freelist", [False, True])
-@pytest.mark.parametrize("bit", range(8))
-def test_every_flipped_bit_of_a_structural_field_is_found(freelist: bool, bit: int) -> None:
-    """Page headers, element tables, bucket roots and the freelist; see `harmless` for the rest."""
+def test_a_flipped_bit_of_a_structural_field_is_found(freelist: bool) -> None:
+    """Page headers, element tables, bucket roots and the freelist; see `harmless` for the rest.
+
+    Every byte, each time at another of its bits; `STEWARD_ALL_BITS=1` takes all (minutes).
+    """
     data, made, _ = sound(freelist=freelist)
     damaged = bytearray(data)
-    tried = 0
     for offset, length, what in made.fields:
         for at in range(offset, offset + length):
-            damaged[at] ^= 1 << bit
-            tried += 1
-            if not found(damaged):
-                assert harmless(made, at - offset, length, what, offset), (at, what)
-            damaged[at] ^= 1 << bit
-    assert tried > 5000
+            for bit in range(8) if ALL_BITS else (random.randrange(8),):  # noqa: S311
+                damaged[at] ^= 1 << bit
+                if not found(damaged):
+                    assert harmless(made, at - offset, length, what, offset), (at, bit, what)
+                damaged[at] ^= 1 << bit
 
 
 def found(data: bytes | bytearray) -> bool:
@@ -80,8 +92,8 @@ def found(data: bytes | bytearray) -> bool:
 
 
 def harmless(made: BoltFile, at: int, length: int, what: str, offset: int) -> bool:
-    """The one exemption: the value size of the last element of a page outside bucket `key`."""
-    if what != "leaf elements" or not length - 4 <= at < length:
+    """The one exemption: the sizes of the last element on a page outside bucket `key`."""
+    if what != "leaf elements" or not length - 8 <= at < length:
         return False
     page = made.pages[offset // made.page_size]
     first = page[16 + length :]
@@ -92,7 +104,7 @@ def harmless(made: BoltFile, at: int, length: int, what: str, offset: int) -> bo
 def test_every_flipped_bit_of_a_meta_is_found_or_reported(page: int) -> None:
     data, _, report = sound(freelist=False)
     for at in range(80):
-        for bit in range(8):
+        for bit in range(at % 3, 8, 3):
             damaged = bytearray(data)
             damaged[page * PAGE + at] ^= 1 << bit
             if 10 <= at < 16:  # count and overflow of a meta page mean nothing, to bbolt either
@@ -108,18 +120,18 @@ def test_every_flip_anywhere_ends_in_a_report_or_an_error(freelist: bool) -> Non
     data, _, report = sound(freelist=freelist)
     rng = random.Random(7)  # noqa: S311
     outcomes = {True: 0, False: 0}
-    for _ in range(1500):
+    for _ in range(150):
         damaged = bytearray(data)
         damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         try:
             outcomes[prove(damaged).records == report.records] += 1
         except IntegrityError:
             outcomes[False] += 1
-    assert min(outcomes.values()) > 50
+    assert min(outcomes.values()) > 5
 
 
 @given(st.data())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_damage_ends_in_a_report_or_an_error(data: st.DataObject) -> None:
     whole, _, _ = sound(freelist=data.draw(st.booleans()))
     damaged = bytearray(whole)
@@ -370,14 +382,14 @@ def test_a_wrong_freelist_is_named(entries: list[str], message: str) -> None:
 
 
 def test_a_freelist_longer_than_16_bits_is_read() -> None:
-    made = BoltFile(PAGE, freelist=True, spare=70_000)
+    made = BoltFile(PAGE, spare=70_000)
     data = bytearray(made.build(content()))
-    page = made.next - 1
+    page = made.next
     run = -(-(16 + 8 * 70_001) // PAGE)
-    data[page * PAGE : page * PAGE + 16] = struct.pack("<QHHI", page, 0x10, 0xFFFF, run - 1)
+    data += struct.pack("<QHHI", page, 0x10, 0xFFFF, run - 1)
     free = range(page - 70_000, page)
-    data[page * PAGE + 16 :] = struct.pack("<70001Q", 70_000, *free).ljust(run * PAGE - 16, b"\0")
-    remake_metas(data, pages=page + run)
+    data += struct.pack("<70001Q", 70_000, *free).ljust(run * PAGE - 16, b"\0")
+    remake_metas(data, pages=page + run, freelist=page)
     assert prove(data).free_pages == 70_000
     for count in (70_000 * 9, 1 << 62, (1 << 64) - 1):
         put(data, page * PAGE + 16, "Q", count)
@@ -431,10 +443,12 @@ def test_a_wrong_record_is_named(record: Items, message: str, inline: bool) -> N
         ({b"meta": {b"consistent_index": b"12"}}, "consistent_index has 2 bytes"),
         ({b"b%04d" % number: {} for number in range(1100)}, "more than 1024 buckets"),
         ({b"members": {b"%x" % number: b"{}" for number in range(1100)}}, "more than 1024 members"),
-        ({b"alarm": {b"\x08\x05\x18%c" % n + b"\x18%c" % m: b"" for n in range(99) for m in range(12)}},
-         "more than 1024 alarms"),
+        (
+            {b"alarm": {b"\x08" + varint(n << 20): b"" for n in range(1, 1100)}},
+            "more than 1024 alarms",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_buckets_are_named(buckets: Items, message: str) -> None:
     made = BoltFile().build({b"key": {}, b"meta": {}, **buckets})
     with pytest.raises(IntegrityError, match=message):
@@ -453,7 +467,7 @@ def inline_bucket(change: Callable[[bytearray], None]) -> bytes:
 
 @pytest.mark.parametrize("bit", range(8))
 def test_every_flipped_bit_of_an_inline_bucket_is_found(bit: int) -> None:
-    prove(inline_bucket(lambda body: None))
+    prove(inline_bucket(lambda _: None))
     for at in (*range(8), *range(16, 64)):  # root; header and elements; not the sequence
 
         def flip(body: bytearray, at: int = at) -> None:

@@ -137,8 +137,15 @@ def said_by_etcd(error: AioRpcError) -> bool:
 
 
 def token_is_stale(error: AioRpcError) -> bool:
-    """Whether a new token may help: etcd's own client renews on the same two messages."""
-    return text_of(error) in ("invalid auth token", "revision of auth store is old")
+    """Whether a new token may help, as etcd's own client has it.
+
+    The last of these comes when authentication was switched on after we were told it is off.
+    """
+    return text_of(error) in (
+        "invalid auth token",
+        "revision of auth store is old",
+        "user name is empty",
+    )
 
 
 def leader_changed(error: AioRpcError) -> bool:

@@ -14,8 +14,8 @@ Not found, since nothing in the file contradicts it:
 
 - changed bytes in a user's key or value, in a lease ID, or a creation revision or version that
   stays plausible: `HashKV` is the proof of those (and the snapshot's SHA-256 of its transport);
-- changed bytes inside keys and values of the small buckets, and the value size of the last element
-  on one of their pages, as long as it stays on the page;
+- changed bytes inside keys and values of the small buckets, and the sizes of the last element on
+  one of their pages, as long as it stays on the page;
 - a branch key that still lies between its neighbours' keys, which misleads no search;
 - a reference that changed to a freed older copy of the very same page (copy on write keeps those);
 - anything in free pages, and in the unused rest of a page.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import google_crc32c
 
-from etcd_steward.errors import AlreadyExists, IntegrityError, NotFound
+from etcd_steward.errors import AlreadyExists, IntegrityError, NotFound, Unavailable, Unsupported
 from etcd_steward.models.connection import S3Settings
 from etcd_steward.models.ports import ObjectInfo, OpenUpload, ReadAt, Sent, Started, Written
 from etcd_steward.store.keys import check_key, check_prefix
@@ -116,6 +116,9 @@ class S3Store:
             answer = self._client.get_object(Bucket=target.bucket, Key=target.name)
             with answer["Body"] as body:
                 data: bytes = body.read(limit + 1)
+            # A bounded read takes the end of a broken connection for the end of the object.
+            if len(data) != min(answer["ContentLength"], limit + 1):
+                raise Unavailable(f"Reading {target.url} failed: the answer was cut short")
             return data
 
         return await self._calls.run(f"Reading {target.url}", get)
@@ -171,9 +174,20 @@ class S3Store:
             for found in answer.get("Contents", []):
                 key = found["Key"].removeprefix(self._prefix)
                 yield ObjectInfo(key, found["Size"], found["LastModified"], found["ETag"])
-            if not answer["IsTruncated"]:
+            if not self._goes_on(answer):
                 return
             more = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    def _goes_on(
+        self, answer: "ListObjectsV2OutputTypeDef | ListMultipartUploadsOutputTypeDef"
+    ) -> bool:
+        """Whether a listing has a next page. Some other web page must not pass for an empty one."""
+        if "IsTruncated" not in answer:
+            raise Unsupported(
+                f"{self._calls.place.endpoint} does not answer as S3 does",
+                hint="Correct the store's endpoint",
+            )
+        return answer["IsTruncated"]
 
     async def delete(self, key: str) -> None:
         """Delete one object; see the port."""
@@ -203,7 +217,7 @@ class S3Store:
                 "UploadIdMarker": answer.get("NextUploadIdMarker"),
             }
             following = {name: marker for name, marker in markers.items() if marker}
-            if not answer["IsTruncated"] or following in ({}, more):
+            if not self._goes_on(answer) or following in ({}, more):
                 return
             more = following
 

@@ -9,6 +9,7 @@ from typing import Final
 import urllib3.exceptions
 from botocore import exceptions as boto  # type: ignore[import-untyped]
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from etcd_steward.errors import (
     AlreadyExists,
@@ -145,7 +146,13 @@ def translate(error: Exception, doing: str, place: Place) -> StewardError:
     failed = f"{doing} failed"
     if isinstance(error, boto.ClientError):
         return _answered(_Answer.of(error), failed, place)
-    return _unanswered(error, failed, place) or Unavailable(f"{failed}: {_one_line(error)}")
+    if final := _unanswered(error, failed, place):
+        return final
+    maybe_tls = isinstance(error, boto.ConnectionClosedError) and place.endpoint.startswith("http:")
+    return Unavailable(
+        f"{failed}: {_one_line(error)}",
+        hint="If the store speaks TLS, begin its endpoint with https://" if maybe_tls else "",
+    )
 
 
 def _unanswered(error: Exception, failed: str, place: Place) -> StewardError | None:
@@ -215,11 +222,6 @@ def _misdirected(answer: _Answer, failed: str, place: Place) -> StewardError | N
         return InvalidInput(
             f"{failed}: the bucket {place.bucket} lies in another region ({answer.code})",
             hint=f"Set the store's region{to}",
-        )
-    if answer.status == 400 and "HTTPS" in answer.text:
-        return InvalidInput(
-            f"{failed}: {place.endpoint} speaks TLS",
-            hint="Begin the store's endpoint with https://",
         )
     return None
 
@@ -312,10 +314,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _certificate_problem(error: Exception) -> str | None:
-    """What OpenSSL says about the server's certificate, where that is what went wrong."""
+    """What is wrong with the server's certificate, where that is what went wrong.
+
+    OpenSSL checks who signed it and until when; the name is compared by urllib3 itself.
+    """
     for link in _chain(error):
         if isinstance(link, ssl.SSLCertVerificationError):
             return link.verify_message
+        if isinstance(link, CertificateError):
+            return str(link)
     return None
 
 

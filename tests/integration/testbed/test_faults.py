@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from tests.testbed import Direction, EtcdCluster, FaultProxy, SeaweedFS, TestbedError
 from tests.testbed.bulk import load

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import ClientError, SSLError
+from botocore.exceptions import ClientError, SSLError  # type: ignore[import-untyped]
 
 from tests.testbed import SeaweedFS
 
