@@ -29,7 +29,8 @@ lint: setup  ## style, types, layers, generated files
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
-	$(PY) tools/generate.py --check
+	$(PY) tools/generate_crds.py --check
+	$(PY) tools/generate_etcd_stubs.py --check
 
 format: setup  ## mend style where a machine can
 	$(PY) -m ruff format .
@@ -44,8 +45,9 @@ sandbox: servers  ## a control plane, an etcd and an S3 to play with
 bench: servers  ## the figures that the documentation names
 	$(PY) -m benchmarks.snapshot --compressed
 
-generate: setup  ## CRDs and schemas from the models
-	$(PY) tools/generate.py
+generate: setup  ## CRDs, schemas and stubs from models and protocol
+	$(PY) tools/generate_crds.py
+	$(PY) tools/generate_etcd_stubs.py
 
 lock: setup  ## resolve the dependencies anew
 	.venv/bin/uv pip compile pyproject.toml --upgrade --universal --no-header --generate-hashes \

@@ -324,3 +324,16 @@ async def test_no_secret_leaves_a_run(
     said = json.dumps(failure.model_dump())
     assert "not-the-key" not in said
     assert "PRIVATE KEY" not in said
+
+
+@pytest.mark.parametrize("line", [b"\n", b"{}\n", b'{"job": "snapshot"}\n', b""])
+async def test_a_request_that_makes_no_sense_is_answered(line: bytes) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "etcd_steward.runner",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    stdout, _ = await process.communicate(line)
+    failure = EVENT.validate_json(stdout)
+    assert isinstance(failure, Failure)
+    assert failure.reason == "InvalidInput"
+    assert process.returncode == 0

@@ -49,6 +49,7 @@ class S3Settings(Model):
     endpoint: str | None = None
     region: str | None = None
     force_path_style: bool = False
+    """`https://endpoint/bucket/…` instead of `https://bucket.endpoint/…`; addresses always are."""
     ca: str | None = None
     """PEM certificates to trust instead of the public roots."""
     access_key: str | None = None

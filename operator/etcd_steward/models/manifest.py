@@ -54,7 +54,9 @@ class StoredFile(Model):
     role: Literal["snapshot"]
     size: int = Field(description="Bytes in the store.")
     sha256: str = Field(description="SHA-256 of the bytes in the store.")
-    crc32c: str = Field(description="CRC-32C of the bytes in the store, eight hex digits.")
+    crc32c: str = Field(
+        alias="crc32c", description="CRC-32C of the bytes in the store, eight hex digits."
+    )
     encryption: str | None = Field(
         default=None, description="Client-side encryption of this file; none so far."
     )
