@@ -337,3 +337,21 @@ async def test_a_request_that_makes_no_sense_is_answered(line: bytes) -> None:
     assert isinstance(failure, Failure)
     assert failure.reason == "InvalidInput"
     assert process.returncode == 0
+
+
+async def test_an_upload_nobody_journalled_is_found_by_its_folder(
+    seaweedfs: SeaweedFS, bucket: str, tmp_path: Path
+) -> None:
+    client = seaweedfs.client()
+    lost = "prod/1f0c9a3e/ns.nightly/20261122T021700Z-abcd0004.2/snapshot.db.zst"
+    foreign = "prod/1f0c9a3e/ns.nightly/20261122T021700Z-abcd0005/snapshot.db.zst"
+    for key in (lost, foreign, "prod/else/abcd0004"):
+        await asyncio.to_thread(client.create_multipart_upload, Bucket=bucket, Key=key)
+    request = SettleRequest(
+        store=s3_settings(seaweedfs, bucket),
+        spool=SpoolSettings(directory=tmp_path),
+        run="abcd0004",
+    )
+    assert await settle_run(request) == Settled(aborted=1)
+    left = (await seaweedfs.open_uploads(bucket)).values()
+    assert sorted(left) == sorted([foreign, "prod/else/abcd0004"])

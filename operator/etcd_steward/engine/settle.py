@@ -7,7 +7,7 @@ as it was in mid-run, and its backup may long be complete.
 from collections.abc import Sequence
 
 from etcd_steward.engine.manifests import find_manifest, write_proof
-from etcd_steward.errors import IntegrityError
+from etcd_steward.errors import IntegrityError, InvalidInput
 from etcd_steward.models.layout import Folder
 from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.ports import OpenUpload, Store
@@ -31,15 +31,22 @@ async def settle(store: Store, run: str, earlier: Sequence[Journal]) -> Manifest
             if manifest.proof is not None:
                 await write_proof(store, manifest, manifest.proof)
             return manifest
-    aborted = 0
     for journal in earlier:
         await clean(store, journal)
-        aborted += 1
-    async for upload in store.uploads(""):
-        if f"-{run}" in upload.key:
-            await store.abort(upload)
-            aborted += 1
-    return aborted
+    if earlier:
+        return len(earlier)
+    lost = [upload async for upload in store.uploads("") if _belongs(upload, run)]
+    for upload in lost:
+        await store.abort(upload)
+    return len(lost)
+
+
+def _belongs(upload: OpenUpload, run: str) -> bool:
+    try:
+        folder = Folder.parse(upload.key.rpartition("/")[0])
+    except InvalidInput:
+        return False
+    return folder.run.partition(".")[0] == run
 
 
 async def clean(store: Store, journal: Journal) -> None:
