@@ -73,17 +73,21 @@ class TestSettings:
                 "https://s3.example.com/bucket/k",
             ),
             ({"endpoint": "http://127.0.0.1:8333"}, "http://127.0.0.1:8333/bucket/k"),
-            ({"region": "eu-central-1"}, "https://bucket.s3.eu-central-1.amazonaws.com/k"),
+            (
+                {"endpoint": "https://s3.example.com", "bucket": "dotted.name"},
+                "https://s3.example.com/dotted.name/k",
+            ),
         ],
     )
     def test_where_requests_go(self, changed: dict[str, object], url: str) -> None:
         given = {"bucket": "bucket", "access_key": "a", "secret_key": SECRET}
         with contextlib.ExitStack() as resources:
-            client = connect(S3Settings.model_validate(given | changed), resources, 1)
-            signed = client.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "k"})
+            settings = S3Settings.model_validate(given | changed)
+            client = connect(settings, resources, 1)
+            where = {"Bucket": settings.bucket, "Key": "k"}
+            signed = client.generate_presigned_url("get_object", where)
             assert signed.partition("?")[0] == url
-            if "region" not in changed:
-                assert client.meta.region_name == "us-east-1"
+            assert client.meta.region_name == "us-east-1"
 
     async def test_a_bucket_name_that_none_can_have(self, fake: FakeS3) -> None:
         async with opened(fake_settings(fake, bucket="not a bucket!")) as store:

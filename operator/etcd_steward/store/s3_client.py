@@ -90,7 +90,9 @@ def _config(settings: S3Settings, connections: int) -> Config:
         s3={
             # Over TLS a signed body proves nothing more, and hashing it costs half the upload.
             "payload_signing_enabled": False,
-            "addressing_style": "path" if settings.force_path_style else "auto",
+            # Not "auto", which means "path" for every endpoint but AWS' own. Buckets that can't be
+            # host names, and endpoints that are addresses, are put into the path in any case.
+            "addressing_style": "path" if settings.force_path_style else "virtual",
         },
     )
 

@@ -1,6 +1,7 @@
 """What botocore raises, in this program's own words: one table, most specific first."""
 
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -148,11 +149,16 @@ def translate(error: Exception, doing: str, place: Place) -> StewardError:
         return _answered(_Answer.of(error), failed, place)
     if final := _unanswered(error, failed, place):
         return final
-    maybe_tls = isinstance(error, boto.ConnectionClosedError) and place.endpoint.startswith("http:")
-    return Unavailable(
-        f"{failed}: {_one_line(error)}",
-        hint="If the store speaks TLS, begin its endpoint with https://" if maybe_tls else "",
-    )
+    return Unavailable(f"{failed}: {_one_line(error)}", hint=_connection_hint(error, place))
+
+
+def _connection_hint(error: Exception, place: Place) -> str:
+    """What else may be the matter with a connection that fails, in settings that look right."""
+    if any(isinstance(link, socket.gaierror) for link in _chain(error)):
+        return "Check the endpoint's name; a server of your own may need path style addressing"
+    if isinstance(error, boto.ConnectionClosedError) and place.endpoint.startswith("http://"):
+        return "If the store speaks TLS, begin its endpoint with https://"
+    return ""
 
 
 def _unanswered(error: Exception, failed: str, place: Place) -> StewardError | None:
