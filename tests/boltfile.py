@@ -8,6 +8,10 @@ import random
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+
+from etcd_steward.errors import IntegrityError
+from etcd_steward.registry.proof import StructureReport, prove_structure
 
 HEADER = struct.Struct("<QHHI")
 LEAF_ELEMENT = struct.Struct("<IIII")
@@ -43,14 +47,17 @@ class BoltFile:
     spare: int = 3
     pages: dict[int, bytes] = field(default_factory=dict)
     fields: list[tuple[int, int, str]] = field(default_factory=list)
-    inline_fields: dict[bytes, int] = field(default_factory=dict)
     next: int = 2
 
     def build(self, buckets: Items) -> bytes:
         """The whole file, digest not included."""
         if self.shuffle:
             self.next += 7
-        root = self.tree(self.bucket_items(buckets))
+        return self.build_items(self.bucket_items(buckets))
+
+    def build_items(self, items: Sequence[tuple[int, bytes, bytes]]) -> bytes:
+        """The whole file of a root bucket's elements: (flags, key, value)."""
+        root = self.tree(sorted(items, key=lambda item: item[1]))
         free = [2 + i for i in range(7)] if self.shuffle else []
         free += range(self.next, self.next + self.spare)
         self.next += self.spare
@@ -213,12 +220,15 @@ class History:
         if sub:
             self.revision = main
 
-    def buckets(self, **more: Items) -> Items:
+    def meta(self) -> dict[bytes, bytes]:
         meta = {b"consistent_index": (77).to_bytes(8, "big"), b"term": (3).to_bytes(8, "big")}
         if self.compacted:
             meta[b"finishedCompactRev"] = rev(self.compacted)
+        return meta
+
+    def buckets(self, **more: Items) -> Items:
         others = {name.encode(): content for name, content in more.items()}
-        return {b"key": self.records, b"meta": meta, b"lease": {}, **others}
+        return {b"key": self.records, b"meta": self.meta(), b"lease": {}, **others}
 
 
 class BytesFile:
@@ -235,3 +245,48 @@ class BytesFile:
         assert offset + length <= max(self.size, 1024), (offset, length, self.size)
         self.reads += length
         return self.data[offset : offset + length]
+
+
+# One file of everything, as small as it gets ------------------------------------------------------
+
+PAGE = 1024
+
+
+def content() -> Items:
+    history = History(compacted=3)
+    for number in range(22):
+        history.txn(
+            (b"/registry/pods/ns/%d" % (number % 9), b"v" * (number * 29 % 400)),
+            (b"/once/%d" % number, None if number % 4 == 0 else b""),
+            (b"/once/%d" % (number - 1), None),
+            lease=number << 40 if number % 5 else 0,
+        )
+    history.txn((b"/large", b"L" * 9000))
+    return history.buckets(
+        lease={struct.pack(">Q", number): b"lease" * 9 for number in range(11)},
+        alarm={b"\x08\x05\x10\x01": b""},
+        nested={b"deep": {b"k%03d" % number: b"v" * 90 for number in range(9)}},
+    )
+
+
+def shape(*, freelist: bool) -> BoltFile:
+    return BoltFile(PAGE, per_leaf=4, per_branch=4, inline=True, freelist=freelist)
+
+
+@cache
+def sound(*, freelist: bool) -> tuple[bytes, BoltFile, StructureReport]:
+    made = shape(freelist=freelist)
+    data = made.build(content())
+    return data, made, prove_structure(BytesFile(data))
+
+
+def prove(data: bytes | bytearray) -> StructureReport:
+    return prove_structure(BytesFile(bytes(data)), size=len(data))
+
+
+def found(data: bytes | bytearray) -> bool:
+    try:
+        prove(data)
+    except IntegrityError:
+        return True
+    return False

@@ -3,10 +3,12 @@
 import sys
 
 from etcd_steward.cli.main import main as command_line
+from etcd_steward.memory import return_freed_memory
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    return_freed_memory()
     sys.exit(command_line())
 
 

@@ -3,13 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from etcd_steward.deadline import Deadline
 from etcd_steward.engine.backup import back_up
-from etcd_steward.engine.report import Report
+from etcd_steward.engine.report import Report, Tracker
 from etcd_steward.engine.settle import settle
 from etcd_steward.engine.spool import DeadRun, Spool
-from etcd_steward.errors import StewardError
+from etcd_steward.errors import StewardError, on_side
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.models.connection import EtcdConnection, StoreSettings
+from etcd_steward.models.layout import Folder
 from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.ports import Store
 from etcd_steward.models.run import Result, Settled, SettleRequest, SnapshotRequest
@@ -36,24 +38,33 @@ async def take_snapshot(request: SnapshotRequest, report: Report) -> Result:
     Raises `StewardError`. What runs that were killed on this host left in this store is cleaned up
     first.
     """
+    tracker = Tracker(report)
     async with (
+        Deadline.after(request.timeout).enforce("the backup"),
+        tracker.reporting(),
         open_store(request.store) as store,
         Spool.open(request.spool, request.run) as spool,
     ):
         if request.earlier:
-            settled = await settle(store, request.run[:8], request.earlier)
+            with on_side("store"):
+                settled = await settle(store, request.run[:8], request.earlier)
             if isinstance(settled, Manifest):
                 return _result(store, settled)
         for dead in spool.dead:
             await _bury(store, dead, report)
         async with open_etcd(request.etcd) as client:
-            return _result(store, await back_up(client, store, spool, request, report))
+            return _result(store, await back_up(client, store, spool, request, tracker))
 
 
-async def settle_run(request: SettleRequest) -> Result | Settled:
+async def settle_run(request: SettleRequest, report: Report) -> Result | Settled:
     """Adopt or clean up what a dead run left. Raises `StewardError` if the store can't tell."""
-    async with open_store(request.store) as store:
-        settled = await settle(store, request.run, request.earlier)
+    async with (
+        Deadline.after(request.timeout).enforce("looking for what a dead run left"),
+        Tracker(report).reporting(),
+        open_store(request.store) as store,
+    ):
+        with on_side("store"):
+            settled = await settle(store, request.run, request.earlier)
         if isinstance(settled, Manifest):
             return _result(store, settled)
         return Settled(aborted=settled)
@@ -66,8 +77,9 @@ def _result(store: Store, manifest: Manifest) -> Result:
 async def _bury(store: Store, dead: DeadRun, report: Report) -> None:
     if dead.store_url != store.url:
         return
+    run = Folder.parse(dead.journal.folder).run
     try:
-        await settle(store, dead.journal.folder.rpartition("-")[2], [dead.journal])
+        await settle(store, run[:8], [dead.journal])
     except StewardError as error:
         report.warning(f"what a killed run left in {dead.journal.folder} is still there: {error}")
     else:

@@ -24,7 +24,12 @@ above needs to know grpc, boto3 or kubernetes. Two roots decide what happens nex
         └── TimedOut           our own deadline passed
 """
 
-from typing import ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, Literal
+
+Side = Literal["etcd", "store", "host"]
+"""Where something failed: what is backed up, where it goes, or this host between the two."""
 
 
 class StewardError(Exception):
@@ -42,6 +47,7 @@ class StewardError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.side: Side | None = None
 
     def __str__(self) -> str:
         return f"{self.message}. {self.hint}" if self.hint else self.message
@@ -139,3 +145,13 @@ class TimedOut(TransientError):
     """Our own deadline passed before the answer came."""
 
     reason = "TimedOut"
+
+
+@contextmanager
+def on_side(side: Side) -> Iterator[None]:
+    """Say of every error that leaves the body which side it came from, unless it knows already."""
+    try:
+        yield
+    except StewardError as error:
+        error.side = error.side or side
+        raise

@@ -36,8 +36,7 @@ from etcd_steward.errors import (
 from etcd_steward.models.kinds import API_VERSION, GROUP, VERSION
 
 REQUEST_TIMEOUT = 10.0
-"""Seconds for one request: none of ours is large, but for metadata lists."""
-LIST_TIMEOUT = 30.0
+"""Seconds for one request: none of ours is large. It bounds what a stalled connection costs."""
 PAGE = 500
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 BACKUPS = "etcdbackups"
@@ -204,7 +203,6 @@ class Kube:
                 f"/apis/{GROUP}/{VERSION}/{plural}",
                 query=query,
                 accept=METADATA_ONLY,
-                timeout=LIST_TIMEOUT,
                 what=f"the list of {plural}",
             )
             for item in page["items"] or ():  # null where there are none
@@ -227,7 +225,6 @@ class Kube:
         query: Sequence[tuple[str, str]] = (),
         content_type: str = "application/json",
         accept: str = "application/json",
-        timeout: float = REQUEST_TIMEOUT,
     ) -> Object:
         try:
             request = await self._client.param_serialize(
@@ -238,14 +235,14 @@ class Kube:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._client.call_api(*request, _request_timeout=timeout)
+            response = await self._client.call_api(*request, _request_timeout=REQUEST_TIMEOUT)
             text = await response.read()  # type: ignore[no-untyped-call]
         except aiohttp.ClientConnectorCertificateError as error:
             raise Untrusted(
                 f"the API server's certificate can't be verified: {error.certificate_error}"
             ) from error
         except (aiohttp.ClientError, ssl.SSLError, OSError, asyncio.TimeoutError) as error:  # noqa: UP041
-            words = str(error) or f"no answer within {timeout:.0f} s"
+            words = str(error) or f"no answer within {REQUEST_TIMEOUT:.0f} s"
             raise Unavailable(f"the API server can't be reached: {words}") from error
         if response.status >= 400:
             raise _error(response.status, text, what)

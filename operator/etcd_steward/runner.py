@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from etcd_steward.app import settle_run, take_snapshot
 from etcd_steward.errors import InvalidInput, StewardError
+from etcd_steward.memory import return_freed_memory
 from etcd_steward.models.run import (
     REQUEST,
     Event,
@@ -60,7 +61,7 @@ async def _job(line: bytes, pipe: _Pipe) -> Event:
         request = REQUEST.validate_json(line)
         if isinstance(request, SnapshotRequest):
             return await take_snapshot(request, pipe)
-        return await settle_run(request)
+        return await settle_run(request, pipe)
     except ValidationError as error:
         what = error.errors(include_input=False, include_url=False)
         return Failure.of(InvalidInput(f"the request of this run can't be read: {what}"))
@@ -83,6 +84,7 @@ async def _run() -> None:
 
 def main() -> int:
     """Run one job; the exit code says only whether an outcome was reported."""
+    return_freed_memory()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     try:
         asyncio.run(_run())

@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
+import yaml
 
 from tests.support.users import Object, User, backup, run
 from tests.testbed import ControlPlane
@@ -94,6 +96,23 @@ async def test_the_deployment_is_taken_by_the_api_server(control_plane: ControlP
     )  # fmt: skip
     kinds = [one["kind"] for one in parsed(objects)]
     assert {"Deployment", "ClusterRole", "Namespace", "Service"} <= set(kinds)
+
+
+async def test_the_deployment_is_valid_by_the_published_schemas(
+    control_plane: ControlPlane,
+) -> None:
+    rendered = await control_plane.kubectl("kustomize", ROOT / "deploy")
+    objects = list(yaml.safe_load_all(rendered))
+    assert len(objects) > 8
+    for one in objects:
+        kubernetes_validate.validate(one, "1.35", strict=True)
+
+
+async def test_the_samples_are_taken_with_every_field_checked(control_plane: ControlPlane) -> None:
+    samples = sorted((ROOT / "deploy" / "samples").glob("*.yaml"))
+    assert len(samples) == 3
+    for sample in samples:
+        await control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", sample)
 
 
 async def test_the_pod_meets_the_restricted_standard(control_plane: ControlPlane) -> None:

@@ -119,6 +119,7 @@ async def test_a_stream_cut_half_way(
         )
         with pytest.raises(TransientError) as caught:
             await take_snapshot(request, Heard())
+    assert caught.value.side == "etcd"
     assert proxy.address("http") in str(caught.value)
     await _nothing_left(seaweedfs, bucket)
     assert not _glob(tmp_path, "*/")
@@ -191,6 +192,7 @@ async def test_a_spool_full_half_way(
         failure = await run.outcome()
     assert isinstance(failure, Failure)
     assert failure.reason == "OutOfSpace"
+    assert failure.side is None
     assert not failure.transient
     await _nothing_left(seaweedfs, bucket)
     assert not _glob(tmp_path, "*/")
@@ -264,7 +266,7 @@ async def test_killed_after_the_manifest_is_adopted(
         run="abcd0002",
         earlier=tuple(run.journals),
     )
-    adopted = await settle_run(settle)
+    adopted = await settle_run(settle, Heard())
     assert isinstance(adopted, Result)
     assert adopted == first
     again = request.model_copy(update={"run": "abcd0002.2", "earlier": tuple(run.journals)})
@@ -290,7 +292,7 @@ async def test_killed_between_upload_and_manifest_leaves_no_file(
         run="abcd0003",
         earlier=tuple(heard.journals),
     )
-    assert isinstance(await settle_run(settle), Settled)
+    assert isinstance(await settle_run(settle, Heard()), Settled)
     await _nothing_left(seaweedfs, bucket)
     assert result.manifest.run.uid is None
 
@@ -321,6 +323,7 @@ async def test_no_secret_leaves_a_run(
         failure = await run.outcome()
     assert isinstance(failure, Failure)
     assert failure.reason == "Unauthorized"
+    assert failure.side == "store"
     said = json.dumps(failure.model_dump())
     assert "not-the-key" not in said
     assert "PRIVATE KEY" not in said
@@ -352,6 +355,6 @@ async def test_an_upload_nobody_journalled_is_found_by_its_folder(
         spool=SpoolSettings(directory=tmp_path),
         run="abcd0004",
     )
-    assert await settle_run(request) == Settled(aborted=1)
+    assert await settle_run(request, Heard()) == Settled(aborted=1)
     left = (await seaweedfs.open_uploads(bucket)).values()
     assert sorted(left) == sorted([foreign, "prod/else/abcd0004"])

@@ -231,6 +231,7 @@ async def test_a_stopped_operator_begins_the_same_attempt_again(scene: Scene) ->
         return not scene.steward.server.running
 
     await wait_until(ended, "the operator has ended", timeout=30)
+    await scene.steward.server.stop()
     left = await scene.user.get("esnap", name)
     assert left["status"]["phase"] == "Pending"
     assert not await scene.open_uploads()

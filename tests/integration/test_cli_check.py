@@ -146,4 +146,4 @@ async def test_alarms_are_failures_with_their_cures(tmp_path: Path) -> None:
         assert verdicts(said, "snapshot") == ["failure"]
         shown = await steward("check", *etcd.connection_flags())
         assert f"CORRUPT is set by member {etcd.members[0].id:x}" in shown.out
-        assert "-> the members hold different data" in shown.out
+        assert "-> The members hold different data" in shown.out

@@ -69,7 +69,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
-            .not_valid_after(now + 30 * DAY)
+            .not_valid_after(now + 3650 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
@@ -87,7 +87,7 @@ class Authority:
         *,
         organization: str | None = None,
         valid_from: dt.timedelta = -DAY,
-        valid_for: dt.timedelta = 30 * DAY,
+        valid_for: dt.timedelta = 365 * DAY,
     ) -> KeyPair:
         """Issue `<common_name>.crt` and `.key`, good on loopback as server and as client.
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tests.testbed import bulk, process
 from tests.testbed.binaries import binary
-from tests.testbed.compare import compare, entries
+from tests.testbed.compare import Difference, compare, entries
 from tests.testbed.etcd import EtcdCluster
 from tests.testbed.kubernetes import ControlPlane
 from tests.testbed.process import TestbedError, clean_environment
@@ -93,7 +93,11 @@ async def demo(directory: Path) -> bool:
         async with await _operator(stage, scene):
             await _declare(stage, scene)
         url, revision = await _list(stage, scene)
-        return await _restore(stage, scene, url, revision)
+        found = await _restore(stage, scene, url, revision)
+    good = found.equal > 0 and not (found.missing or found.extra or found.altered)
+    text = f"All {found.equal:,} keys match" if good else f"Keys differ: {found}"
+    stage.verdict(text, good=good)
+    return good
 
 
 @asynccontextmanager
@@ -220,7 +224,7 @@ async def _steward(scene: Scene, *arguments: str | Path) -> str:
     return await process.check_output(*program, *arguments, env=env, timeout=120)
 
 
-async def _restore(stage: Stage, scene: Scene, url: str, revision: int) -> bool:
+async def _restore(stage: Stage, scene: Scene, url: str, revision: int) -> Difference:
     stage.step("Restoring it into a new etcd, by etcd's own tool")
     file, restored = scene.directory / "etcd.db", scene.directory / "restored"
     stage.command(f"etcd-steward snapshot fetch {url} etcd.db")
@@ -238,8 +242,4 @@ async def _restore(stage: Stage, scene: Scene, url: str, revision: int) -> bool:
         left, right = await asyncio.gather(
             entries(scene.etcd, revision=revision), entries(copy, revision=revision)
         )
-    found = compare(left, right)
-    good = found.equal == len(left) == len(right)
-    text = f"All {found.equal:,} keys match" if good else f"Keys differ: {found}"
-    stage.verdict(text, good=good)
-    return good
+    return compare(left, right)

@@ -13,12 +13,13 @@ from tests.testbed.binaries import binary, say
 from tests.testbed.etcd import EtcdCluster
 from tests.testbed.kubernetes import ControlPlane
 from tests.testbed.pages import ROOT, Aliases, Deeds, Ran, Shell, rewritten, run_page, shims
-from tests.testbed.process import stop_all
+from tests.testbed.process import TestbedError, stop_all
 from tests.testbed.seaweedfs import SeaweedFS
 from tests.testbed.seed import seed
 from tests.testbed.steward import NAMESPACE, Steward, create_secrets, install
 
 BUCKET = "etcd-backups"
+BUMP = 1_000_000_000  # what the page on restores bumps revisions by
 # Where there is no zstd, the library that it is made of does the same.
 ZSTD = f"""#!{sys.executable}
 import pathlib, sys
@@ -47,7 +48,7 @@ class Sandbox:
     async def read(self, page: Path) -> tuple[str, list[Ran]]:
         """Run a page's commands with a bucket of its own, and forget what it declared."""
         text = await asyncio.to_thread(page.read_text, encoding="utf-8")
-        bucket = await self.s3.create_bucket(f"{BUCKET}-{page.stem.lower()}")
+        bucket = await self.s3.create_bucket(f"page-{page.stem.lower()}")
         directory = Path(tempfile.mkdtemp(dir=self.directory, prefix=f"{page.stem}-"))
         aliases = self._aliases(bucket, directory)
         async with Shell(directory, aliases, self._environment(bucket)).started() as shell:
@@ -59,12 +60,11 @@ class Sandbox:
 
     def _aliases(self, bucket: str, directory: Path) -> Aliases:
         members = self.etcd.members
-        pairs = [(f"10.0.0.{11 + i}:2379", _host(m.endpoint)) for i, m in enumerate(members)]
-        pairs += [(f"10.0.0.{11 + i}:2380", _host(m.peer_url)) for i, m in enumerate(members)]
+        pairs = [(f"10.0.10.{11 + i}:2379", _host(m.endpoint)) for i, m in enumerate(members)]
+        pairs += [(f"10.0.10.{11 + i}:2380", _host(m.peer_url)) for i, m in enumerate(members)]
         pairs += [
             ("s3.example.com", _host(self.s3.endpoint_url)),
-            (f"{BUCKET}/", f"{bucket}/"),
-            (f"bucket: {BUCKET}\n", f"bucket: {bucket}\n"),
+            (BUCKET, bucket),
             ("/var/lib/etcd", str(directory / "var-lib-etcd")),
             ("localhost:8080", f"127.0.0.1:{self.steward.metrics_port}"),
             ("localhost:8081", f"127.0.0.1:{self.steward.health_port}"),
@@ -108,6 +108,9 @@ class Sandbox:
             async with asyncio.TaskGroup() as group:
                 for member in self.etcd.members:
                     group.create_task(member.start())
+            revision = await self.etcd.revision()
+            if revision < BUMP:  # it runs, but on what it had before
+                raise TestbedError(f"etcd is at revision {revision}: the restore did not take")
 
         async def start_control_plane() -> None:
             manager = self.kubernetes.controller_manager

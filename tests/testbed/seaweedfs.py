@@ -116,6 +116,7 @@ class SeaweedFS:
             "admin.ui": "false",
             "master.telemetry": "false",
             "filer.localSocket": self.directory / "filer.sock",
+            "s3.localSocket": self.directory / "s3.sock",
         }
         scheme, self.port = "http", ports["s3.port"]
         if self._tls:
@@ -130,7 +131,7 @@ class SeaweedFS:
         arguments = [f"-{name}={value}" for name, value in (flags | ports).items()]
         return Server(
             "seaweedfs",
-            [await binary("weed"), "mini", *arguments],
+            [await binary("weed"), f"-logdir={self.directory}", "mini", *arguments],
             directory=self.directory,
             ready=self._writable,
             grace=SHUTDOWN_GRACE,

@@ -50,9 +50,12 @@ def main() -> int:
 def _spawn(libc: ctypes.CDLL, control: socket.socket, command: list[str]) -> int:
     child = os.fork()
     if child:
+        # Here too: a signal for its group may come before the child has run its first line.
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(child, child)
         return child
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         control.close()
         os.execvp(command[0], command)  # noqa: S606

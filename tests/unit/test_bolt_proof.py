@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from etcd_steward.errors import IntegrityError
 from etcd_steward.registry import mvcc
 from etcd_steward.registry.proof import KUBE_SYSTEM, Alarm, Member, prove_structure
-from tests.boltfile import BoltFile, BytesFile, History, key_value, rev, varint
+from tests.boltfile import BoltFile, BytesFile, History, Items, key_value, rev, varint
 
 KEYS = st.sampled_from([b"/a", b"/b", b"/c\x00", b"/c", b"/\xff" * 9, b"/long" * 20, KUBE_SYSTEM])
 OPERATION = st.tuples(KEYS, st.one_of(st.none(), st.binary(max_size=60)))
@@ -95,9 +95,8 @@ def test_all_that_the_small_buckets_say() -> None:
         auth={b"authEnabled": b"\x01"},
         nested={b"deep": {b"deeper": {b"key": b"v" * 5000, b"more": b"w"}}},
     )
-    buckets[b"meta"][b"storageVersion"] = b"3.6.0"
-    buckets[b"meta"][b"scheduledCompactRev"] = rev(12)
-    report = prove_structure(BytesFile(BoltFile().build(buckets)))
+    meta = {**history.meta(), b"storageVersion": b"3.6.0", b"scheduledCompactRev": rev(12)}
+    report = prove_structure(BytesFile(BoltFile().build({**buckets, b"meta": meta})))
     assert report.alarms == (Alarm(5, "CORRUPT"), Alarm(0xFEDCBA9876543210, "NOSPACE"))
     assert report.members == (Member(0x8E9E05C52164694D, "etcd0"), Member(0xF0, ""))
     assert (report.cluster_version, report.storage_version) == ("3.6.0", "3.6.0")
@@ -230,6 +229,7 @@ def test_a_file_of_something_else_is_refused() -> None:
     for data in (b"", b"PK\x03\x04", bytes(8192), b"SQLite format 3\0" * 1024):
         with pytest.raises(IntegrityError, match="is damaged"):
             prove_structure(BytesFile(data))
-    for buckets in ({}, {b"key": {}}, {b"meta": {}}, {b"key": {}, b"other": {}}):
+    several: list[Items] = [{}, {b"key": {}}, {b"meta": {}}, {b"key": {}, b"other": {}}]
+    for buckets in several:
         with pytest.raises(IntegrityError, match=r"not etcd's|has 0 elements"):
             prove_structure(BytesFile(BoltFile().build(buckets)))

@@ -16,7 +16,7 @@ $ second <<EOF
 > EOF
 ```
 
-<!-- sandbox: stop-etcd -->
+<!-- sandbox: stop-etcd-0 -->
 
 ```yaml
 # nightly.yaml
@@ -33,7 +33,7 @@ def test_steps_come_in_the_pages_order() -> None:
     assert list(steps(PAGE)) == [
         Command(4, "first \\\n    --flag", ("shown",), 0, 2),
         Command(7, "second <<EOF\nbody\nEOF", (), 3, 2),
-        Deed(12, "stop-etcd"),
+        Deed(12, "stop-etcd-0"),
         File(15, "nightly.yaml", "# nightly.yaml\nkind: EtcdBackup\n"),
         Unrun(20, "sh", "never"),
     ]

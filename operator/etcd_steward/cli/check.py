@@ -99,7 +99,7 @@ def _print(findings: "list[Finding]") -> None:
         mark = click.style(f"{verdict:<7}", fg=_COLOURS[verdict])
         click.echo(f"{mark}  {finding.check:<{width}}  {finding.message}")
         if finding.hint:
-            click.echo(f"{'':<7}  {'':<{width}}  -> {finding.hint}")
+            click.echo(f"{'':<7}  {'':<{width}}  -> {finding.hint[0].upper()}{finding.hint[1:]}")
     counts = [
         f"{number} {word}"
         for word, number in (

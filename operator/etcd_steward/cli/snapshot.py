@@ -11,18 +11,25 @@ import click
 
 from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option, Verb, Verbs
-from etcd_steward.cli.output import emit, output_option, print_fields, print_table, warn
+from etcd_steward.cli.output import emit, output_option, print_table, warn
 from etcd_steward.cli.progress import progress_option, reporting
 from etcd_steward.cli.running import run
+from etcd_steward.cli.snapshot_output import (
+    HEADER,
+    as_json,
+    describe,
+    proof_in_words,
+    row,
+    view,
+)
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
-from etcd_steward.cli.values import DURATION, human_age
+from etcd_steward.cli.values import DURATION
 from etcd_steward.config import EtcdFlags
 from etcd_steward.errors import InvalidInput, NotFound, Unsupported
 from etcd_steward.models.layout import Folder
 from etcd_steward.models.manifest import BackupRef, Level, Manifest, Proof, RunRef
 from etcd_steward.models.ports import Store
 from etcd_steward.models.run import Result, SnapshotRequest, SpoolSettings
-from etcd_steward.units import size
 
 # What reaches etcd or a store is imported within the verbs: grpc, boto3 and numpy take most of a
 # second, and neither `--help` nor a mistyped flag should wait for them.
@@ -155,7 +162,7 @@ def save(  # noqa: PLR0917  # one for each flag, all passed by name
     if output == "table":
         click.echo(result.url)
     else:
-        emit(_json(result.manifest), output)
+        emit(as_json(result.manifest), output)
     if result.manifest.suspect is not None:
         warn(f"this snapshot is suspect: {result.manifest.suspect}")
         return _SOMETHING_TO_LOOK_AT
@@ -190,12 +197,9 @@ def list_snapshots(store: StoreFlags, cluster: str | None, backup: str | None, o
 
     url, found, sound = run(_with_store(store, None, collect))
     if output != "table":
-        emit([_view(url, one) for one in found], output)
+        emit([view(url, one) for one in found], output)
     elif found:
-        header = (
-            "TIME", "AGE", "CLUSTER", "BACKUP", "REVISION", "KEYS", "SIZE", "PROOF", "URL"
-        )  # fmt: skip
-        print_table(header, [_row(url, one) for one in found])
+        print_table(HEADER, [row(url, one) for one in found])
     else:
         click.echo(f"No snapshots found in {url}", err=True)
     return 0 if sound else _SOMETHING_TO_LOOK_AT
@@ -229,9 +233,9 @@ def show(
     store_url, folder = _split(snapshot_url)
     url, found = run(_with_store(store, store_url, look))
     if output == "table":
-        _describe(url, found)
+        describe(url, found)
     else:
-        emit(_view(url, found), output)
+        emit(view(url, found), output)
 
 
 @snapshot.command(
@@ -281,9 +285,9 @@ def verify(
 
         url, proof = run(_with_store(store, store_url, prove))
     if output == "table":
-        click.echo(f"{url} verified: {_proof_in_words(proof)}")
+        click.echo(f"{url} verified: {proof_in_words(proof)}")
     else:
-        emit({"url": url, "proof": _json(proof)}, output)
+        emit({"url": url, "proof": as_json(proof)}, output)
 
 
 @snapshot.command(
@@ -331,7 +335,7 @@ def fetch(
     if output == "table":
         click.echo(str(target))
     else:
-        emit({"url": url, "file": str(target.absolute()), "manifest": _json(manifest)}, output)
+        emit({"url": url, "file": str(target.absolute()), "manifest": as_json(manifest)}, output)
 
 
 def _split(url: str | None) -> tuple[str | None, Folder | None]:
@@ -408,75 +412,3 @@ async def _resolve(
     newest = verified[-1]
     click.echo(f"Newest verified: {store.url}/{newest.manifest.folder}", err=True)
     return newest
-
-
-def _json(model: Manifest | Proof) -> dict[str, Any]:
-    return model.model_dump(mode="json", by_alias=True)
-
-
-def _view(url: str, backup: "Backup") -> dict[str, Any]:
-    return {
-        "url": f"{url}/{backup.manifest.folder}",
-        "manifest": _json(backup.manifest),
-        "proofs": [_json(proof) for proof in backup.proofs],
-    }
-
-
-def _proof(backup: "Backup") -> str:
-    if backup.manifest.suspect is not None:
-        return "suspect"
-    return backup.strongest.level.value if backup.strongest else "none"
-
-
-def _row(url: str, backup: "Backup") -> tuple[str, ...]:
-    manifest = backup.manifest
-    return (
-        f"{manifest.tick:%Y-%m-%d %H:%M:%S}Z",
-        human_age((datetime.now(UTC) - manifest.tick).total_seconds()),
-        manifest.cluster,
-        f"{manifest.backup.namespace}.{manifest.backup.name}",
-        str(manifest.revision),
-        str(manifest.live_keys),
-        size(manifest.stored_size),
-        _proof(backup),
-        f"{url}/{manifest.folder}",
-    )
-
-
-def _proof_in_words(proof: Proof) -> str:
-    words = f"{proof.level.value}, {proof.at:%Y-%m-%d %H:%M:%S}Z"
-    if proof.structure is None:
-        return words
-    pages, records = proof.structure.reachable_pages, proof.structure.records
-    return f"{words}, {pages:,} pages and {records:,} revisions read"
-
-
-def _describe(url: str, backup: "Backup") -> None:
-    manifest = backup.manifest
-    took = (manifest.finished_at - manifest.started_at).total_seconds()
-    age = human_age((datetime.now(UTC) - manifest.tick).total_seconds())
-    print_fields(
-        [
-            ("URL", f"{url}/{manifest.folder}"),
-            ("Suspect", manifest.suspect or ""),
-            ("Backup", f"{manifest.backup.namespace}.{manifest.backup.name}"),
-            ("Time", f"{manifest.tick:%Y-%m-%d %H:%M:%S}Z ({age} ago, took {took:.1f} s)"),
-            ("Revision", f"{manifest.revision} (compacted up to {manifest.compact_revision})"),
-            ("Keys", f"{manifest.live_keys:,} live, {manifest.records:,} revisions"),
-            (
-                "Size",
-                f"{size(manifest.raw_size)}, stored as {size(manifest.stored_size)}",
-            ),
-            ("SHA-256", f"{manifest.raw_sha256} (uncompressed)"),
-            ("Cluster", f"{manifest.cluster} (etcd's cluster ID {manifest.cluster_id})"),
-            ("kube-system", manifest.kube_system_uid or ""),
-            ("Member", f"{manifest.member_id}, etcd {manifest.etcd_version}"),
-            ("Requested by", manifest.run.requested_by),
-        ]
-    )
-    for file in manifest.files:
-        click.echo(f"File:  {file.name}  {size(file.size)}  sha256 {file.sha256}")
-    for proof in backup.proofs:
-        click.echo(f"Proof: {_proof_in_words(proof)}, read back {proof.read_back}")
-    for warning in manifest.warnings:
-        click.echo(f"Warning: {warning}")

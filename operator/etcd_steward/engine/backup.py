@@ -22,11 +22,11 @@ from etcd_steward.engine.manifests import write_manifest
 from etcd_steward.engine.members import Choice, choose
 from etcd_steward.engine.prove import Proven, prove
 from etcd_steward.engine.readback import read_back
-from etcd_steward.engine.report import Report, Tracker
+from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.settle import settle
 from etcd_steward.engine.spool import Spool, SpoolFile
 from etcd_steward.engine.tasks import together
-from etcd_steward.errors import StewardError
+from etcd_steward.errors import StewardError, on_side
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.etcd.member import Member
 from etcd_steward.models.layout import SNAPSHOT, Folder, cluster_folder
@@ -69,7 +69,6 @@ class _Run:
     store: Store
     spool: Spool
     request: SnapshotRequest
-    report: Report
     tracker: Tracker
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     journal: Journal | None = None
@@ -78,7 +77,7 @@ class _Run:
 
 
 async def back_up(
-    client: EtcdClient, store: Store, spool: Spool, request: SnapshotRequest, report: Report
+    client: EtcdClient, store: Store, spool: Spool, request: SnapshotRequest, tracker: Tracker
 ) -> Manifest:
     """Take one snapshot and record it; the manifest, once it is written and was read back.
 
@@ -86,18 +85,18 @@ async def back_up(
     store itself can't be reached any more, or the manifest's fate is unknown: a later `settle` of
     the journal finds out.
     """
-    tracker = Tracker(report)
-    run = _Run(client, store, spool, request, report, tracker)
-    async with Deadline.after(request.timeout).enforce("the backup"), tracker.reporting():
-        try:
+    run = _Run(client, store, spool, request, tracker)
+    try:
+        with on_side("etcd"):
             source = await _find_source(run)
-            drained, stored, proven = await _transfer(run, source)
-            manifest = _manifest(run, source, drained, stored, proven)
-            tracker.step, run.recording = "Recording", True
+        drained, stored, proven = await _transfer(run, source)
+        manifest = _manifest(run, source, drained, stored, proven)
+        tracker.step, run.recording = "Recording", True
+        with on_side("store"):
             await write_manifest(store, manifest)
-        except BaseException:
-            await _clean_up(run)
-            raise
+    except BaseException:
+        await _clean_up(run)
+        raise
     spool.settled()
     return manifest
 
@@ -106,7 +105,7 @@ async def _find_source(run: _Run) -> _Source:
     request = run.request
     choice = choose(await run.client.members(), emergency=request.emergency)
     for warning in choice.warnings:
-        run.report.warning(warning)
+        run.tracker.report.warning(warning)
     member = run.client.member(choice.status)
     uid = await _kube_system_uid(member, request.registry_prefix)
     folder = Folder(
@@ -137,7 +136,8 @@ async def _transfer(run: _Run, source: _Source) -> tuple[Drained, _Stored, Prove
     try:
         async with together() as group:
             storing = group.create_task(_keep(run, source, file, behind=behind))
-            drained = await _drain(run, source, file)
+            with on_side("etcd"):
+                drained = await _drain(run, source, file)
             await file.publish(ended=True)
             run.tracker.step = "Uploading"
             proving = group.create_task(asyncio.to_thread(prove, file, source.read_revision))
@@ -157,7 +157,7 @@ async def _drain(run: _Run, source: _Source, file: SpoolFile) -> Drained:
             member.member_id,
             run.request.run,
             seconds=run.request.timeout,
-            report=run.report,
+            report=run.tracker.report,
         ):
             return await drain(stream, member.endpoint, run.spool, file, run.tracker)
 
@@ -170,21 +170,23 @@ async def _keep(run: _Run, source: _Source, file: SpoolFile, *, behind: bool) ->
     async def started(upload: OpenUpload) -> None:
         run.journal = Journal(folder=str(source.folder), key=upload.key, upload_id=upload.upload_id)
         run.spool.write_journal(run.store.url, run.journal)
-        await run.report.journal(run.journal)
+        await run.tracker.report.journal(run.journal)
 
     def sent(stored: int) -> None:
         run.tracker.stored = stored
 
     compressed = Compressed(file, behind=behind)
-    written = await run.store.write(
-        source.folder.snapshot,
-        compressed.frames(),
-        size_hint=bound(source.choice.status.db_size),
-        started=started,
-        sent=sent,
-    )
-    run.tracker.step = "ReadingBack"
-    return _Stored(written, compressed.sha256, await read_back(run.store, written))
+    with on_side("store"):
+        written = await run.store.write(
+            source.folder.snapshot,
+            compressed.frames(),
+            size_hint=bound(source.choice.status.db_size),
+            started=started,
+            sent=sent,
+        )
+        run.tracker.step = "ReadingBack"
+        checked = await read_back(run.store, written)
+    return _Stored(written, compressed.sha256, checked)
 
 
 def _manifest(
@@ -247,8 +249,10 @@ async def _clean_up(run: _Run) -> None:
         return
     try:
         async with asyncio.timeout(_CLEAN_UP):
-            await settle(run.store, run.request.run, [run.journal])
+            await settle(run.store, run.request.run[:8], [run.journal])
     except (StewardError, TimeoutError) as error:
-        run.report.warning(f"what this run left in the store goes at the next start: {error}")
+        run.tracker.report.warning(
+            f"what this run left in the store goes at the next start: {error}"
+        )
     else:
         run.spool.settled()

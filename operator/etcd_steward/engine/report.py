@@ -33,7 +33,7 @@ class Tracker:
     """Figures of a run that any thread may raise, reported at a bearable rate."""
 
     def __init__(self, report: Report) -> None:
-        self._report = report
+        self.report = report
         self.step = "Connecting"
         self.raw = 0
         self.total = 0
@@ -53,7 +53,7 @@ class Tracker:
         while True:
             now = self._now()
             if now != last or loop.time() - at >= _HEARTBEAT:
-                self._report.progress(now)
+                self.report.progress(now)
                 last, at = now, loop.time()
             await asyncio.sleep(_EVERY)
 
@@ -63,6 +63,6 @@ class Tracker:
         teller = asyncio.create_task(self._tell(), name="report progress")
         try:
             yield
-            self._report.progress(self._now())
+            self.report.progress(self._now())
         finally:
             teller.cancel()

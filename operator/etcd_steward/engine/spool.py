@@ -203,11 +203,13 @@ def _mib(size: int) -> str:
 
 
 def _full(root: Path, what: str) -> OutOfSpace:
-    return OutOfSpace(
+    error = OutOfSpace(
         f"the spool {root} is too small: {what}",
         hint="give it more room (--spool-dir, --spool-limit): it must hold one whole snapshot, "
         "which is as large as etcd's database file",
     )
+    error.side = "host"
+    return error
 
 
 @contextmanager

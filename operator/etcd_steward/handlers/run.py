@@ -12,7 +12,7 @@ operator goes on where the old one was killed:
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from etcd_steward.errors import InvalidInput, NotFound, StewardError, TransientError
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers import words
-from etcd_steward.handlers.child import Lost, Outcome, Stopped, run_child
+from etcd_steward.handlers.child import Limits, Lost, Outcome, Stopped, run_child
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.reporter import Reporter
 from etcd_steward.handlers.resolve import resolve_etcd, resolve_store
@@ -179,7 +179,12 @@ class ActiveRun:
             "RunStarted",
             f"{self.identity.key.name}: attempt {attempt} of {self.spec.attempts}",
         )
-        return await self._child(request, self.spec.active_deadline_seconds)
+        outcome = await self._child(
+            request, self.spec.active_deadline_seconds, self.context.timing.limits
+        )
+        if isinstance(outcome, Stopped) and request.earlier and request.earlier == self._journals():
+            return Stopped(clean=False)  # it may not have got to what was there before it
+        return outcome
 
     async def _request(self, attempt: int) -> SnapshotRequest:
         identity, context, spec = self.identity, self.context, self.spec
@@ -210,7 +215,9 @@ class ActiveRun:
             return ()
         return (Journal(folder=journal.folder, key=journal.key, upload_id=journal.upload_id),)
 
-    async def _child(self, request: SnapshotRequest | SettleRequest, seconds: float) -> Outcome:
+    async def _child(
+        self, request: SnapshotRequest | SettleRequest, seconds: float, limits: Limits
+    ) -> Outcome:
         """Run a child with its progress written; past its deadline it is lost."""
         reporter = Reporter(self.writer, self.stop, self.context.timing, self.announce)
         try:
@@ -220,7 +227,7 @@ class ActiveRun:
                     request,
                     reporter,
                     self.stop,
-                    self.context.timing.limits,
+                    limits,
                 )
         except TimeoutError:
             return Lost(
@@ -247,14 +254,18 @@ class ActiveRun:
             earlier=self._journals(),
             timeout=SETTLE_TIMEOUT,
         )
-        return await self._child(request, SETTLE_TIMEOUT)
+        # It has nothing to report before it is done.
+        limits = replace(self.context.timing.limits, silence=SETTLE_TIMEOUT + DEADLINE_SLACK)
+        return await self._child(request, SETTLE_TIMEOUT, limits)
 
     async def _after_loss(self, failure: Failure) -> Outcome:
         """Settle what a lost process left; if it was not complete, its loss is a failure."""
         outcome = await self.settle()
         match outcome:
-            case Result() | Stopped():
+            case Result():
                 return outcome
+            case Stopped():
+                return Stopped(clean=False)
             case Settled():
                 self.writer.status = self.status.model_copy(update={"journal": None})
                 return failure

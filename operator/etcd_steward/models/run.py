@@ -125,6 +125,7 @@ class Failure(Model):
             hint=error.hint,
             transient=isinstance(error, TransientError),
             exit_code=error.exit_code,
+            side=None if error.side == "host" else error.side,
         )
 
     @property

@@ -305,9 +305,10 @@ class Bolt:
     ) -> Table:
         """The elements of these pages, all branches or all leaves.
 
-        bolt packs keys and values without gaps behind the elements, and gives a page just as many
-        overflow pages as it needs. Holding a page to that finds what bbolt's check does not: any
-        one size or position that changed.
+        bolt packs keys and values without gaps behind the elements, gives a page just as many
+        overflow pages as it needs, and fills it up with zeros (`tx.write` clears pages before they
+        are used again). Holding a page to that finds what bbolt's check does not: any one size or
+        position that changed. `words` need hold no more of a page than its elements.
         """
         table = elements(words, at, headers.count, leaf=leaf)
         expected = np.empty_like(table.key)
@@ -331,7 +332,21 @@ class Bolt:
                 f"page {ids[bad]} has {headers.overflow[bad]} overflow pages, "
                 f"but its elements end at byte {used[bad]}"
             )
+        end = at + used
+        rest = words.view(np.uint8).take(end, mode="clip")
+        bad = first_true((rest != 0) & (used % self.page_size != 0) & (end < words.nbytes))
+        if bad is not None:
+            self.check_rest(int(ids[bad]), int(used[bad]), int(rest[bad]))
         return table
+
+    def check_rest(self, page: int, end: int, octet: int) -> None:
+        """The byte behind a page's last element must be 0.
+
+        If the last size shrank, what it left out lies there; and where a record still reads as
+        whole, that begins with the tag of its next field, which is not zero.
+        """
+        if octet:
+            raise damaged(f"page {page} goes on behind its last element, at byte {end}")
 
 
 def elements(words: Offsets, at: Offsets, count: Offsets, *, leaf: bool) -> Table:

@@ -131,7 +131,11 @@ def _load(bolt: Bolt, page: int) -> _Page:
         need = -(-(HEADER + 16 * int(headers.count[0])) // size)
         data = bolt.read(page, run if run * size <= _WHOLE else need)
     leaf = bool(headers.flags[0] == LEAF)
-    return _Page(bolt, page, headers, bolt.table(_words(data), at, ids, headers, leaf=leaf), data)
+    table = bolt.table(_words(data), at, ids, headers, leaf=leaf)
+    end = int(table.value[-1] + table.vsize[-1])
+    if end >= len(data) and end % bolt.page_size:
+        bolt.check_rest(page, end, bolt.bytes_at(page * bolt.page_size + end, 1)[0])
+    return _Page(bolt, page, headers, table, data)
 
 
 def _walk(bolt: Bolt, page: int, bounds: tuple[bytes, bytes | None], depth: int) -> Iterator[Entry]:

@@ -164,6 +164,8 @@ class KeyBucket:
             if level is None:
                 return
             below = self._level(level)
+            if below.ids and self._records:
+                raise damaged("bucket key: the leaves of its tree lie at different depths")
         raise damaged(f"bucket key: its tree has more than {MAX_DEPTH} levels")
 
     def _level(self, level: _Level) -> _Below:
@@ -245,56 +247,38 @@ class KeyBucket:
     def _leaves(self, window: _Window, level: _Level, table: Table, keys: Revisions) -> None:
         bad = first_true(table.extra != 0)
         if bad is not None:
-            page = table.owner[bad]
-            raise damaged(
-                f"bucket key, page {level.ids[page]}, element {bad - table.first[page]} has "
-                f"flags {table.extra[bad]:#x}"
-            )
+            raise damaged(f"{_place(level, table, bad)} has flags {table.extra[bad]:#x}")
         at, size, good = read_keys(window.words, window.octets, table.value, table.vsize, keys)
         bump = (table.vsize == 0) & (keys.rest == 0)
         for odd in np.flatnonzero(~(good | bump)).tolist():
-            page = table.owner[odd]
-            record = self._record(
-                window.peek,
-                (int(table.value[odd]), int(table.vsize[odd])),
-                (int(keys.main[odd]), int(keys.rest[odd])),
-                f"page {level.ids[page]}, element {odd - table.first[page]}",
-            )
+            span, when = _span(table, odd), _when(keys, odd)
+            record = self._record(window.peek, span, when, _place(level, table, odd))
             at[odd], size[odd] = record.key_at, record.key_size
-        counts, tombstone = table.last - table.first + 1, keys.tombstone
+        tombstone = keys.tombstone
         self._records += len(at)
         self._tombstones += int(np.count_nonzero(tombstone))
         self._newest = max(self._newest, int(keys.main[table.last].max()))
-        if bump.any():
+        kept = np.flatnonzero(~bump)
+        if len(kept) < len(bump):
             self._bumped = max(self._bumped or 0, int(keys.main[bump].max()))
-            kept = np.flatnonzero(~bump)
-            counts = np.bincount(table.owner[kept], minlength=len(counts))
-            at, size, tombstone = at[kept], size[kept], tombstone[kept]
-            where = kept
-        else:
-            where = np.arange(len(at), dtype=np.int64)
-        if not len(at):
+        if not len(kept):
             return
-        hashes = self._hash(window.words, at, size)
+        counts = np.bincount(table.owner[kept], minlength=len(level.ids))
+        hashes = self._hash(window.words, at[kept], size[kept])
         first = table.first
-        self._live.add(hashes, tombstone, counts, keys.main[first], keys.rest[first])
+        self._live.add(hashes, tombstone[kept], counts, keys.main[first], keys.rest[first])
         if self._watch_hash is not None:
-            for index in np.flatnonzero(hashes == np.uint64(self._watch_hash)).tolist():
-                record = where[index]
-                self._watched(
-                    window.peek,
-                    (int(table.value[record]), int(table.vsize[record])),
-                    (int(keys.main[record]), int(keys.rest[record])),
-                )
+            for index in kept[hashes == np.uint64(self._watch_hash)].tolist():
+                self._watched(window.peek, _span(table, index), _when(keys, index))
 
     def _record(self, peek: Peek, span: tuple[int, int], at: tuple[int, int], where: str) -> Record:
         try:
             record = read_record(peek, *span)
             wrong = fits(record, at)
         except Malformed as error:
-            raise damaged(f"bucket key, {where}: its value is no KeyValue: {error}") from error
+            raise damaged(f"{where}: its value is no KeyValue: {error}") from error
         if wrong:
-            raise damaged(f"bucket key, {where}: {wrong}")
+            raise damaged(f"{where}: {wrong}")
         return record
 
     def _watched(self, peek: Peek, span: tuple[int, int], at: tuple[int, int]) -> None:
@@ -328,7 +312,7 @@ class KeyBucket:
             self._bumped = max(self._bumped or 0, at[0])
             return
         peek, span = self._bolt.bytes_at, (entry.value_at, entry.value_size)
-        record = self._record(peek, span, at, f"page {entry.page}, revision {at[0]}")
+        record = self._record(peek, span, at, f"bucket key, page {entry.page}, revision {at[0]}")
         end = record.key_at + record.key_size
         number = self._hash.of_chunks(
             peek(start, min(_PIECE, end - start)) for start in range(record.key_at, end, _PIECE)
@@ -354,6 +338,19 @@ def _emptied(parts: list[NDArray[_Scalar]]) -> NDArray[_Scalar]:
 
 def _bound(main: int) -> Revisions:
     return Revisions(np.array([main], dtype=np.int64), np.zeros(1, dtype=np.uint32))
+
+
+def _place(level: _Level, table: Table, element: int) -> str:
+    page = table.owner[element]
+    return f"bucket key, page {level.ids[page]}, element {element - table.first[page]}"
+
+
+def _span(table: Table, element: int) -> tuple[int, int]:
+    return int(table.value[element]), int(table.vsize[element])
+
+
+def _when(keys: Revisions, element: int) -> tuple[int, int]:
+    return int(keys.main[element]), int(keys.rest[element])
 
 
 def _below(one: Revisions, other: Revisions) -> Mask:

@@ -8,7 +8,8 @@ Found beyond that:
 - any element whose position or size changed, in every page and inline bucket: elements are packed;
 - an empty page, a page with too many or too few overflow pages, an unknown element flag;
 - in bucket `key`: a key that is no revision, a value that is no `mvccpb.KeyValue` to its last byte,
-  one whose modification revision is not that of its key, creation after modification, version 0.
+  one whose modification revision is not that of its key, creation after modification, version 0,
+  and a tree whose leaves lie at different depths.
 
 Not found, since nothing in the file contradicts it:
 
@@ -17,7 +18,10 @@ Not found, since nothing in the file contradicts it:
 - changed bytes inside keys and values of the small buckets, and the sizes of the last element on
   one of their pages, as long as it stays on the page;
 - a branch key that still lies between its neighbours' keys, which misleads no search;
-- a reference that changed to a freed older copy of the very same page (copy on write keeps those);
+- a reference that changed to a freed older copy of the very same page (copy on write keeps those),
+  or a bucket's root that changed to a page below it, in a file without a freelist (etcd's): what
+  is missing then looks free. `revision` and `live_keys` against the live member find that;
+- a bucket in a bucket that is marked as one no more (etcd has none);
 - anything in free pages, and in the unused rest of a page.
 """
 

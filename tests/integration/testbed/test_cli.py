@@ -1,6 +1,7 @@
 """`python -m tests.testbed`, as a person uses it."""
 
 import asyncio
+import contextlib
 import re
 import shlex
 import signal
@@ -30,23 +31,29 @@ async def test_up_prints_commands_that_work_and_ctrl_c_ends_it(tmp_path: Path) -
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert up.stdout
-    text = (await asyncio.wait_for(up.stdout.readuntil(b"Ctrl-C takes it all down."), 120)).decode()
-    exported = dict(re.findall(r"^export (\w+)=(.*)$", text, re.MULTILINE))
-    assert exported.keys() == {"KUBECONFIG", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    kubectl, etcdctl, steward = (
-        shlex.split(line) for line in text.partition("try:\n")[2].splitlines()[:3]
-    )
-    environment = clean_environment(exported)
-    assert "service/kubernetes" in await check_output(*kubectl, env=environment)
-    assert "3.6." in await check_output(*etcdctl, env=environment)
-    assert steward[1:3] == ["snapshot", "save"]
+    try:
+        assert up.stdout
+        text = (
+            await asyncio.wait_for(up.stdout.readuntil(b"Ctrl-C takes it all down."), 120)
+        ).decode()
+        exported = dict(re.findall(r"^export (\w+)=(.*)$", text, re.MULTILINE))
+        assert exported.keys() == {"KUBECONFIG", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        kubectl, etcdctl, steward = (
+            shlex.split(line) for line in text.partition("try:\n")[2].splitlines()[:3]
+        )
+        environment = clean_environment(exported)
+        assert "service/kubernetes" in await check_output(*kubectl, env=environment)
+        assert "3.6." in await check_output(*etcdctl, env=environment)
+        assert steward[1:3] == ["snapshot", "save"]
 
-    up.send_signal(signal.SIGINT)
-    _, errors = await asyncio.wait_for(up.communicate(), 60)
-    assert up.returncode == 130
-    assert "200 keys" in errors.decode()
-    assert errors.decode().endswith("taking everything down …\n")
+        up.send_signal(signal.SIGINT)
+        _, errors = await asyncio.wait_for(up.communicate(), 60)
+        assert up.returncode == 130
+        assert "200 keys" in errors.decode()
+        assert errors.decode().endswith("taking everything down …\n")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            up.kill()
 
     async def silent() -> bool:
         ps = await check_output("ps", "-eo", "args")

@@ -1,12 +1,15 @@
 """Nothing outlives its parent, errors show the log, and ports are nobody else's."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -17,13 +20,18 @@ from tests.testbed.process import check_output, clean_environment, run
 ROOT = Path(__file__).parents[3]
 
 
+def children(pid: int) -> set[int]:
+    """Return the process IDs right below `pid`, whichever of its threads started them."""
+    try:
+        lists = [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
+        return {int(child) for path in lists for child in path.read_text().split()}
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+
+
 def descendants(pid: int) -> set[int]:
     """Return the process IDs below `pid`, at any depth."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return set()
-    found = {int(child) for child in children}
+    found = children(pid)
     return found.union(*(descendants(child) for child in found))
 
 
@@ -39,11 +47,35 @@ def state(pid: int) -> str:
         return ""
 
 
-async def all_gone(pids: set[int]) -> None:
+async def all_gone(pids: set[int], *, timeout: float = 15) -> None:
     async def gone() -> bool:
         return not alive(pids)
 
-    await wait_until(gone, f"all of {sorted(pids)} are gone", timeout=15)
+    await wait_until(gone, f"all of {sorted(pids)} are gone", timeout=timeout)
+
+
+@contextlib.asynccontextmanager
+async def spawned(
+    *command: str | Path,
+    stdin: int = subprocess.DEVNULL,
+    log: IO[bytes] | None = None,
+    env: dict[str, str] | None = None,
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start a program outside the supervision that is tested, and kill it if the test fails."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=stdin,
+        stdout=log or subprocess.PIPE,
+        stderr=subprocess.STDOUT if log else None,
+        cwd=ROOT,
+        env=env,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
 
 
 PARENT = """
@@ -68,22 +100,17 @@ PARENT = """
 
 
 async def test_nothing_outlives_kill_9_of_the_parent(tmp_path: Path) -> None:
-    parent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", textwrap.dedent(PARENT), tmp_path),
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-    )
-    assert parent.stdout
-    assert await parent.stdout.readline() == b"ready\n"
+    command = (sys.executable, "-c", textwrap.dedent(PARENT), tmp_path)
+    async with spawned(*command) as parent:
+        assert parent.stdout
+        assert await parent.stdout.readline() == b"ready\n"
 
-    async def complete() -> bool:  # supervisors, servers, and the nested two
-        return len(descendants(parent.pid)) >= 5 + 5 + 2
+        async def complete() -> bool:  # supervisors, servers, and the nested two
+            return len(descendants(parent.pid)) >= 5 + 5 + 2
 
-    await wait_until(complete, "everything runs")
-    family = descendants(parent.pid)
-    assert "T" in map(state, family)
-    parent.kill()
-    await parent.wait()
+        await wait_until(complete, "everything runs")
+        family = descendants(parent.pid)
+        assert "T" in map(state, family)
     await all_gone(family)
 
 
@@ -104,36 +131,30 @@ async def test_nothing_outlives_kill_9_of_pytest_xdist(tmp_path: Path, victim: s
     (tmp_path / "test_hangs.py").write_text(textwrap.dedent(XDIST))
     ready = tmp_path / "ready"
     ready.mkdir()
-    pytest_process = await asyncio.create_subprocess_exec(
+    command = (
         *(sys.executable, "-m", "pytest", "-n2", "--max-worker-restart=0", f"--rootdir={ROOT}"),
         *(f"--config-file={ROOT}/pyproject.toml", "-p", "tests.conftest", "-p", "no:cacheprovider"),
         *("--basetemp", tmp_path / "base", tmp_path / "test_hangs.py"),
-        cwd=ROOT,
-        env=clean_environment({"READY": str(ready)}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
     )
+    environment = clean_environment({"READY": str(ready)})
+    # Into a file: a full pipe that nobody reads would stop it.
+    with (tmp_path / "log").open("wb") as log:
+        async with spawned(*command, log=log, env=environment) as controller:
 
-    async def both_ready() -> bool:
-        assert pytest_process.returncode is None, await pytest_process.communicate()
-        return len(list(ready.iterdir())) == 2
+            async def both_ready() -> bool:
+                assert controller.returncode is None, (tmp_path / "log").read_text()
+                return len(list(ready.iterdir())) == 2
 
-    await wait_until(both_ready, "both workers have their etcd", timeout=60)
-    family = descendants(pytest_process.pid)
-    workers = [pid for pid in family if pid in _children(pytest_process.pid)]
-    target = pytest_process.pid if victim == "controller" else workers[0]
-    doomed = descendants(target)
-    assert len(doomed) >= 2
-    os.kill(target, signal.SIGKILL)
-    await all_gone(doomed)
-    if victim == "worker":
-        pytest_process.kill()
-    await pytest_process.communicate()
-    await all_gone(family)
-
-
-def _children(pid: int) -> set[int]:
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+            await wait_until(both_ready, "both workers have their etcd", timeout=120)
+            family = descendants(controller.pid)
+            workers = children(controller.pid)
+            target = controller.pid if victim == "controller" else min(workers)
+            doomed = descendants(target)
+            assert len(doomed) >= 2
+            os.kill(target, signal.SIGKILL)
+            # execnet gives a worker that lost its controller 15 s before it ends it.
+            await all_gone(doomed, timeout=60)
+    await all_gone(family, timeout=60)
 
 
 async def test_a_cancelled_command_is_killed_with_what_it_started(tmp_path: Path) -> None:
@@ -153,6 +174,14 @@ async def test_a_cancelled_command_is_killed_with_what_it_started(tmp_path: Path
     with pytest.raises(asyncio.CancelledError):
         await task
     await all_gone(family)
+
+
+async def test_a_command_cancelled_while_it_starts_is_killed_too() -> None:
+    before = descendants(os.getpid())
+    for delay in range(20):  # up to 0.1 s: the supervisor's whole start
+        with pytest.raises(TestbedError):
+            await run("sleep", "1000", timeout=delay / 200)
+    assert not alive(descendants(os.getpid()) - before)
 
 
 async def test_a_command_past_its_time_and_a_failing_one_say_so() -> None:
@@ -195,22 +224,17 @@ HOLDER = """
 
 
 async def test_ports_go_to_one_process_only() -> None:
-    holders = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", textwrap.dedent(HOLDER)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-        )
-        for _ in range(6)
-    ]
-    lines = [await holder.stdout.readline() for holder in holders if holder.stdout]
-    taken = [int(port) for line in lines for port in line.split()]
-    assert len(taken) == len(set(taken)) == 6 * 40
-    with reserved_ports(40) as ours:
-        assert not set(ours) & set(taken)
-    for holder in holders:
-        await holder.communicate(b"")
+    command = (sys.executable, "-c", textwrap.dedent(HOLDER))
+    async with contextlib.AsyncExitStack() as stack:
+        holders = [
+            await stack.enter_async_context(spawned(*command, stdin=subprocess.PIPE))
+            for _ in range(6)
+        ]
+        lines = [await holder.stdout.readline() for holder in holders if holder.stdout]
+        taken = [int(port) for line in lines for port in line.split()]
+        assert len(taken) == len(set(taken)) == 6 * 40
+        with reserved_ports(40) as ours:
+            assert not set(ours) & set(taken)
 
 
 async def test_a_port_in_use_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,93 @@
+"""How snapshots look: as a line, as a page, as an object for programs."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etcd_steward.cli.output import print_fields
+from etcd_steward.cli.values import human_age
+from etcd_steward.models.manifest import Manifest, Proof
+from etcd_steward.units import size
+
+if TYPE_CHECKING:  # it imports the engine, which `--help` need not wait for
+    from etcd_steward.engine.manifests import Backup
+
+HEADER = ("TIME", "AGE", "CLUSTER", "BACKUP", "REVISION", "KEYS", "SIZE", "PROOF", "URL")
+
+
+def as_json(model: Manifest | Proof) -> dict[str, Any]:
+    """Make what JSON and YAML show of a model."""
+    return model.model_dump(mode="json", by_alias=True)
+
+
+def view(url: str, backup: "Backup") -> dict[str, Any]:
+    """Make what JSON and YAML show of a backup, in a listing and alone."""
+    return {
+        "url": f"{url}/{backup.manifest.folder}",
+        "manifest": as_json(backup.manifest),
+        "proofs": [as_json(proof) for proof in backup.proofs],
+    }
+
+
+def _proof(backup: "Backup") -> str:
+    if backup.manifest.suspect is not None:
+        return "suspect"
+    return backup.strongest.level.value if backup.strongest else "none"
+
+
+def row(url: str, backup: "Backup") -> tuple[str, ...]:
+    """Make a line of the table."""
+    manifest = backup.manifest
+    return (
+        f"{manifest.tick:%Y-%m-%d %H:%M:%S}Z",
+        human_age((datetime.now(UTC) - manifest.tick).total_seconds()),
+        manifest.cluster,
+        f"{manifest.backup.namespace}.{manifest.backup.name}",
+        str(manifest.revision),
+        str(manifest.live_keys),
+        size(manifest.stored_size),
+        _proof(backup),
+        f"{url}/{manifest.folder}",
+    )
+
+
+def proof_in_words(proof: Proof) -> str:
+    """Say how hard a proof was, and when it was made."""
+    words = f"{proof.level.value}, {proof.at:%Y-%m-%d %H:%M:%S}Z"
+    if proof.structure is None:
+        return words
+    pages, records = proof.structure.reachable_pages, proof.structure.records
+    return f"{words}, {pages:,} pages and {records:,} revisions read"
+
+
+def describe(url: str, backup: "Backup") -> None:
+    """Print all that is known of a backup."""
+    manifest = backup.manifest
+    took = (manifest.finished_at - manifest.started_at).total_seconds()
+    age = human_age((datetime.now(UTC) - manifest.tick).total_seconds())
+    print_fields(
+        [
+            ("URL", f"{url}/{manifest.folder}"),
+            ("Suspect", manifest.suspect or ""),
+            ("Backup", f"{manifest.backup.namespace}.{manifest.backup.name}"),
+            ("Time", f"{manifest.tick:%Y-%m-%d %H:%M:%S}Z ({age} ago, took {took:.1f} s)"),
+            ("Revision", f"{manifest.revision} (compacted up to {manifest.compact_revision})"),
+            ("Keys", f"{manifest.live_keys:,} live, {manifest.records:,} revisions"),
+            (
+                "Size",
+                f"{size(manifest.raw_size)}, stored as {size(manifest.stored_size)}",
+            ),
+            ("SHA-256", f"{manifest.raw_sha256} (uncompressed)"),
+            ("Cluster", f"{manifest.cluster} (etcd's cluster ID {manifest.cluster_id})"),
+            ("kube-system", manifest.kube_system_uid or ""),
+            ("Member", f"{manifest.member_id}, etcd {manifest.etcd_version}"),
+            ("Requested by", manifest.run.requested_by),
+        ]
+    )
+    for file in manifest.files:
+        click.echo(f"File:  {file.name}  {size(file.size)}  sha256 {file.sha256}")
+    for proof in backup.proofs:
+        click.echo(f"Proof: {proof_in_words(proof)}, read back {proof.read_back}")
+    for warning in manifest.warnings:
+        click.echo(f"Warning: {warning}")
