@@ -21,11 +21,13 @@ class LocalFile:
         self.size = path.stat().st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
+        """These bytes, or fewer at the end."""
         self._file.seek(offset)
         return self._file.read(length) or b""
 
 
 def prove(path: Path) -> None:
+    """Prove a file and print what it took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     file = LocalFile(path)
     started, cpu = time.perf_counter(), time.process_time()
@@ -41,12 +43,14 @@ def prove(path: Path) -> None:
 
 
 def warm(path: Path) -> None:
+    """Read a file into the page cache."""
     with path.open("rb", buffering=0) as file:
         while file.read(1 << 20):
             pass
 
 
 def main() -> None:
+    """Each file in a process of its own."""
     if sys.argv[1] == "--one":
         prove(Path(sys.argv[2]))
         return

@@ -41,7 +41,7 @@ def harmless(made: BoltFile, field: tuple[int, int, str], at: int, bit: int) -> 
     """What nothing in the file contradicts (`registry/proof.py` lists it).
 
     Outside bucket `key` the sizes of a page's last element; and, while no freelist says that the
-    other pages are not free, a bucket whose root has become a page of its own tree, and a bucket in
+    other pages are not free, a bucket whose root has become a page under its own, and a bucket in
     a bucket that is marked as one no more.
     """
     offset, length, what = field
@@ -58,11 +58,18 @@ def harmless(made: BoltFile, field: tuple[int, int, str], at: int, bit: int) -> 
 
 
 def below(made: BoltFile, page: int) -> set[int]:
-    _, flags, count, _ = struct.unpack_from("<QHHI", made.pages[page])
-    if flags != 1:
-        return set()
-    offsets = range(24, 24 + 16 * count, 16)
-    pages = {int(struct.unpack_from("<Q", made.pages[page], at)[0]) for at in offsets}
+    """The pages under one, those of buckets in its bucket included."""
+    run = made.pages[page]
+    _, flags, count, _ = struct.unpack_from("<QHHI", run)
+    pages = set()
+    for at in range(16, 16 + 16 * count, 16):
+        if flags == 1:
+            pages.add(int(struct.unpack_from("<Q", run, at + 8)[0]))
+        else:
+            kind, position, ksize, _ = struct.unpack_from("<IIII", run, at)
+            if kind:
+                pages.add(int(struct.unpack_from("<Q", run, at + position + ksize)[0]))
+    pages.discard(0)
     return pages.union(*(below(made, one) for one in pages))
 
 

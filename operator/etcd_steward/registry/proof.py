@@ -22,7 +22,7 @@ Not found, since nothing in the file contradicts it:
   or a bucket's root that changed to a page below it, in a file without a freelist (etcd's): what
   is missing then looks free. `revision` and `live_keys` against the live member find that;
 - a bucket in a bucket that is marked as one no more (etcd has none);
-- anything in free pages, and in the unused rest of a page.
+- anything in free pages, and in the unused rest of a page but its first byte.
 """
 
 import json
