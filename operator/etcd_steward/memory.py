@@ -10,7 +10,7 @@ import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3)."""
-_DIRECT = 4 << 20
+_DIRECT = 9 << 20
 """Bytes from which on a block is mapped by itself and unmapped when freed: parts and frames are,
 the proof's many smaller arrays are not, since each fresh mapping costs a fault a page."""
 _ARENAS = 2
@@ -22,4 +22,4 @@ def return_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, _ARENAS)
         mallopt(_M_MMAP_THRESHOLD, _DIRECT)
-        mallopt(_M_TRIM_THRESHOLD, 16 * _DIRECT)
+        mallopt(_M_TRIM_THRESHOLD, 4 * _DIRECT)

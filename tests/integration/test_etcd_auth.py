@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 import pytest
 
@@ -40,9 +39,8 @@ async def test_a_token_that_expired_is_renewed(
         assert len(others) == members - 1
         assert all(isinstance(one, MemberStatus) for one in others)
         await asyncio.sleep(2.5)
-        chunks = client.member(status).snapshot(deadline=Deadline.after(10))
-        async with aclosing(chunks):
-            assert (await anext(chunks)).blob
+        async with client.member(status).snapshot(deadline=Deadline.after(10)) as stream:
+            assert next(iter(stream)).blob
 
 
 async def test_wrong_password(etcd: EtcdCluster) -> None:
@@ -78,7 +76,8 @@ async def test_a_user_without_the_right(etcd: EtcdCluster) -> None:
         (status,) = await client.members()
         assert isinstance(status, MemberStatus)
         with pytest.raises(Unauthorized, match="the role root"):
-            await anext(client.member(status).snapshot(deadline=Deadline.after(10)))
+            async with client.member(status).snapshot(deadline=Deadline.after(10)):
+                pass
 
 
 async def test_credentials_that_nobody_asks_for_do_no_harm(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from etcd_steward.engine import compress
 from etcd_steward.engine.compress import FRAME, Compressed, Decompressor, bound
-from etcd_steward.engine.spool import SpoolFile
+from etcd_steward.engine.spoolfile import SpoolFile
 from etcd_steward.errors import IntegrityError
 from tests.support.runs import unzstd
 
@@ -65,6 +65,18 @@ async def test_frames_are_independent_and_plain_zstd_opens_them(
     path = tmp_path / "snapshot.db.zst"
     path.write_bytes(stored)
     assert (await unzstd(path)).read_bytes() == data
+
+
+async def test_a_bit_that_the_disk_flips_is_found_before_it_is_stored(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "spool")
+    file.append([b"x" * FRAME, b"y" * 1000])
+    await file.publish(ended=True)
+    with (tmp_path / "spool").open("r+b") as disk:
+        disk.seek(FRAME + 500)
+        disk.write(b"z")
+    with pytest.raises(IntegrityError, match="other bytes than were written"):
+        _ = [frame async for frame in Compressed(file, behind=False).frames()]
+    file.close()
 
 
 @given(st.binary(min_size=1, max_size=5000), st.integers(1, 300), st.integers(1, 5))

@@ -8,13 +8,12 @@ import asyncio
 import hashlib
 import os
 import sys
-import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from etcd_steward.engine.spool import SpoolFile
+from etcd_steward.engine.spoolfile import SPAN, SpoolFile
 from etcd_steward.errors import IntegrityError
 
 if sys.version_info >= (3, 14):
@@ -22,8 +21,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-FRAME = 16 << 20
-"""Uncompressed bytes in a frame."""
+FRAME = SPAN
+"""Uncompressed bytes in a frame: what the spool vouches for as one."""
 _LEVEL = 1
 _PIECE = 4 << 20
 _OPTIONS: dict[int, int] = {
@@ -55,7 +54,6 @@ class Compressed:
         self._file = file
         self._behind = behind
         self._sha256 = hashlib.sha256()
-        self._local = threading.local()
 
     @property
     def sha256(self) -> str:
@@ -63,14 +61,12 @@ class Compressed:
         return self._sha256.hexdigest()
 
     def _frame(self, offset: int, length: int) -> bytes:
-        """One frame; each worker reads into a buffer of its own, used again for its next one."""
-        if not hasattr(self._local, "buffer"):
-            self._local.buffer = memoryview(bytearray(FRAME))
-        raw = self._local.buffer[:length]
-        self._file.read_into(raw, offset)
-        return zstd.compress(raw, options=_OPTIONS)
+        compressor = zstd.ZstdCompressor(options=_OPTIONS)
+        compressor.set_pledged_input_size(length)
+        pieces = [compressor.compress(raw) for raw in self._file.read_span(offset, length)]
+        return b"".join([*pieces, compressor.flush()])
 
-    async def frames(self) -> AsyncIterator[bytes]:
+    async def frames(self) -> AsyncGenerator[bytes, None]:
         """Frames in order; a few are in memory at a time."""
         loop = asyncio.get_running_loop()
         with _workers() as (executor, count):

@@ -7,19 +7,22 @@ their own, after `remaining_bytes` has reached 0 (etcd server/etcdserver/api/v3r
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from etcd_steward.engine.report import Tracker
-from etcd_steward.engine.spool import Spool, SpoolFile
+from etcd_steward.engine.spool import Spool
+from etcd_steward.engine.spoolfile import SpoolFile
 from etcd_steward.errors import IntegrityError, TimedOut, Unavailable
 
 _DIGEST = hashlib.sha256().digest_size
 _BATCH = 2 << 20
-"""Bytes handed to the writing thread at once: etcd sends 32 KiB messages, one hop each is slow."""
+"""Bytes written at once: etcd sends 32 KiB messages, one call each is slow."""
 _STALL = 60.0
-"""Seconds without a byte after which a member counts as gone."""
+"""Seconds without progress after which a member counts as gone."""
+_LOOK = 0.1
+"""Seconds between two looks at the thread that reads."""
 
 
 class Chunk(Protocol):
@@ -41,6 +44,18 @@ class Chunk(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """A snapshot stream that one thread reads."""
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """The messages; blocking."""
+        ...
+
+    def cancel(self) -> None:
+        """End it, from any thread."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Drained:
     """A whole snapshot in the spool, its digest compared."""
@@ -50,127 +65,127 @@ class Drained:
     sha256: str
     """Of the whole file, digest included."""
     storage_version: str
-    seconds: float
-    """From the first request to the last byte: how long etcd's read transaction was open."""
-
-    @property
-    def data_size(self) -> int:
-        """Bytes of the database, without the digest."""
-        return self.size - _DIGEST
-
-
-class _Sink:
-    """Hashes and writes batches, one at a time, in a worker thread."""
-
-    def __init__(self, file: SpoolFile, data_size: int) -> None:
-        self._file = file
-        self._data_left = data_size
-        self._data = hashlib.sha256()
-        self._tail = b""
-
-    def write(self, batch: list[bytes]) -> None:
-        for blob in batch:
-            if self._data_left >= len(blob):
-                self._data.update(blob)
-                self._data_left -= len(blob)
-            else:
-                self._data.update(blob[: self._data_left])
-                self._tail += blob[self._data_left :]
-                self._data_left = 0
-        self._file.append(batch)
-
-    def verify(self, member: str, size: int) -> str:
-        """Compare length and digest; SHA-256 of data and digest together."""
-        if self._data_left > 0 or len(self._tail) < _DIGEST:
-            raise Unavailable(
-                f"the snapshot of member {member} broke off after {size} bytes, "
-                f"{self._data_left + _DIGEST - len(self._tail)} before its end",
-                hint="the member may have been stopped; it is tried again",
-            )
-        if self._tail != self._data.digest() or size % 512 != _DIGEST:
-            raise IntegrityError(
-                f"the snapshot of member {member} does not have the digest that etcd sent",
-                hint="memory, disk or network of that member or of this host alter data: "
-                "take the backup from another member and have the hardware checked",
-            )
-        whole = self._data.copy()
-        whole.update(self._tail)
-        return whole.hexdigest()
 
 
 async def drain(
-    stream: AsyncIterator[Chunk], member: str, spool: Spool, file: SpoolFile, tracker: Tracker
+    stream: Stream, member: str, spool: Spool, file: SpoolFile, tracker: Tracker
 ) -> Drained:
     """Read the whole stream of `member` into `file` and compare the digest that etcd sent.
 
-    Raises `Unavailable` if the stream ends early, `TimedOut` if it stands still, `OutOfSpace` if
-    the spool is too small for what etcd announces or runs full, `IntegrityError` if the digest
-    differs. Readers that wait for the file are woken in each case.
+    Reading, hashing and writing happen in one thread: on few cores, handing each message to
+    another one cost a third of the time. Raises `Unavailable` if the stream ends early, `TimedOut`
+    if it stands still, `OutOfSpace` if the spool is too small for what etcd announces or runs full,
+    `IntegrityError` if the digest differs, and what the stream raises.
     """
-    started = time.monotonic()
-    first = await _first(stream, member)
-    data_size = tracker.total = first.remaining_bytes + len(first.blob)
-    spool.reserve(data_size + _DIGEST)
-    sink = _Sink(file, data_size)
-    writing = asyncio.create_task(asyncio.to_thread(sink.write, []))
+    intake = _Intake(stream, member, spool, file, tracker)
+    reading = asyncio.get_running_loop().run_in_executor(None, intake.read)
     try:
-        async for batch in _batches(first, stream, member):
-            await writing
-            tracker.raw = file.size
-            await file.publish()
-            writing = asyncio.create_task(asyncio.to_thread(sink.write, batch))
-    finally:
-        await asyncio.wait({writing})
-    await writing
+        await _watch(reading, intake, file, tracker)
+    except BaseException:
+        stream.cancel()
+        await asyncio.wait({reading})
+        reading.exception()  # an echo of the cancellation
+        raise
+    sha256 = reading.result()
     tracker.raw = file.size
-    sha256 = sink.verify(member, file.size)
-    return Drained(file.size, sha256, first.version, time.monotonic() - started)
+    return Drained(file.size, sha256, intake.version)
 
 
-async def _first(stream: AsyncIterator[Chunk], member: str) -> Chunk:
-    try:
-        async with asyncio.timeout(_STALL):
-            return await anext(stream)
-    except TimeoutError as error:
-        raise _silent(member) from error
-    except StopAsyncIteration as error:
-        raise Unavailable(f"member {member} ended its snapshot before the first byte") from error
+async def _watch(
+    reading: asyncio.Future[str], intake: "_Intake", file: SpoolFile, tracker: Tracker
+) -> None:
+    """Tell how far the thread is, until it ends; `TimedOut` if it gets nowhere."""
+    seen, since = -1, time.monotonic()
+    while not reading.done():
+        if intake.received != seen:
+            seen, since = intake.received, time.monotonic()
+        elif time.monotonic() - since > _STALL:
+            raise TimedOut(
+                f"the snapshot of member {intake.member} made no progress for {_STALL:.0f} s",
+                hint="the member, the network or the spool's disk stands still; it is tried again",
+            )
+        await asyncio.wait({reading}, timeout=_LOOK)
+        tracker.raw = file.size
+        await file.publish()
 
 
-async def _batches(
-    first: Chunk, stream: AsyncIterator[Chunk], member: str
-) -> AsyncIterator[list[bytes]]:
-    """Blobs in batches, as long as the member makes progress.
+class _Intake:
+    """Reads, hashes and writes; in one thread, from the first message to the last."""
 
-    A server whose copy fails half-way goes on for ever with empty messages (etcd
-    server/etcdserver/api/v3rpc/maintenance.go: the send loop takes EOF for no error), so the
-    remaining bytes must fall with each message until nothing but the digest is left.
-    """
-    batch, length, remaining = [first.blob], len(first.blob), first.remaining_bytes
-    loop = asyncio.get_running_loop()
-    timeout = asyncio.timeout(_STALL)
-    try:
-        async with timeout:
-            async for chunk in stream:
-                if chunk.remaining_bytes >= remaining > 0:
-                    raise Unavailable(
-                        f"member {member} stopped sending with {remaining} bytes to go",
-                        hint="its log says why: look for errors of the backend or the disk",
-                    )
-                remaining = chunk.remaining_bytes
-                batch.append(chunk.blob)
-                length += len(chunk.blob)
-                if length >= _BATCH:
-                    yield batch
-                    batch, length = [], 0
-                    timeout.reschedule(loop.time() + _STALL)
-    except TimeoutError as error:
-        if not timeout.expired():
-            raise
-        raise _silent(member) from error
-    if batch:
-        yield batch
+    def __init__(
+        self, stream: Stream, member: str, spool: Spool, file: SpoolFile, tracker: Tracker
+    ) -> None:
+        self.member = member
+        self.received = 0
+        self.version = ""
+        self._stream = stream
+        self._spool = spool
+        self._file = file
+        self._tracker = tracker
+        self._data_size = 0
+        self._sha256 = hashlib.sha256()
+        self._tail = b""
 
+    def read(self) -> str:
+        """Take it all; SHA-256 of the whole file."""
+        batch: list[bytes] = []
+        held, remaining = 0, -1
+        for chunk in self._stream:
+            if remaining < 0:
+                self._begin(chunk)
+            elif chunk.remaining_bytes >= remaining > 0:
+                raise self._stuck(remaining)
+            remaining = chunk.remaining_bytes
+            self._take(chunk.blob)
+            batch.append(chunk.blob)
+            held += len(chunk.blob)
+            if held >= _BATCH:
+                self._file.append(batch)
+                batch, held = [], 0
+        self._file.append(batch)
+        return self._verified()
 
-def _silent(member: str) -> TimedOut:
-    return TimedOut(f"member {member} sent nothing for {_STALL:.0f} s")
+    def _begin(self, first: Chunk) -> None:
+        self._data_size = self._tracker.total = first.remaining_bytes + len(first.blob)
+        self.version = first.version
+        self._spool.reserve(self._data_size + _DIGEST)
+
+    def _take(self, blob: bytes) -> None:
+        """Hash the data, keep the digest behind it."""
+        data = blob[: self._data_size - self.received] if self.received < self._data_size else b""
+        self._sha256.update(data)
+        self._tail += blob[len(data) :]
+        self.received += len(blob)
+        if len(self._tail) > _DIGEST:
+            raise IntegrityError(
+                f"member {self.member} sent more than the {self._data_size} bytes it announced",
+                hint="this is no healthy etcd: take the backup from another member",
+            )
+
+    def _stuck(self, remaining: int) -> Unavailable:
+        """A server whose copy fails half-way goes on for ever with empty messages.
+
+        (etcd server/etcdserver/api/v3rpc/maintenance.go: the send loop takes EOF for no error.) So
+        the remaining bytes must fall with each message until nothing but the digest is left.
+        """
+        return Unavailable(
+            f"member {self.member} stopped sending with {remaining} bytes to go",
+            hint="its log says why: look for errors of the backend or the disk",
+        )
+
+    def _verified(self) -> str:
+        missing = self._data_size + _DIGEST - self.received
+        if self.received == 0 or missing > 0:
+            raise Unavailable(
+                f"the snapshot of member {self.member} broke off after {self.received} bytes",
+                hint="the member may have been stopped; it is tried again",
+            )
+        if self._tail != self._sha256.digest() or self.received % 512 != _DIGEST:
+            raise IntegrityError(
+                f"the snapshot of member {self.member} does not have the digest that etcd sent",
+                hint="memory, disk or network of that member or of this host alter data: "
+                "take the backup from another member and have the hardware checked",
+            )
+        whole = self._sha256.copy()
+        whole.update(self._tail)
+        return whole.hexdigest()

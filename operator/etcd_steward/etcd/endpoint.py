@@ -1,6 +1,7 @@
 """One endpoint: its channel, and how a call through it is made, retried and explained."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import grpc
@@ -11,6 +12,7 @@ from etcd_steward.errors import StewardError
 from etcd_steward.etcd import diagnosis, errors, stubs
 from etcd_steward.etcd.address import Address
 from etcd_steward.etcd.auth import Tokens
+from etcd_steward.etcd.streaming import SnapshotStream
 from etcd_steward.etcd.tls import Material
 from etcd_steward.models.connection import EtcdConnection
 
@@ -85,33 +87,45 @@ class Endpoint:
                 else:
                     raise await self._explain(error, what, deadline) from error
 
-    async def stream(
-        self,
-        method: aio.UnaryStreamMultiCallable[Request, Response],
-        request: Request,
-        *,
-        what: str,
-        deadline: Deadline,
-    ) -> AsyncGenerator[Response, None]:
-        """Make one call whose answer is a stream; leaving the generator ends the call.
+    @asynccontextmanager
+    async def snapshot(self, *, deadline: Deadline) -> AsyncIterator[SnapshotStream]:
+        """Begin a snapshot and hold its stream open for the body, which reads it in a thread.
 
-        Nothing is retried once the first message has come. Raises `StewardError`.
+        What the stream raises in the body leaves here as a `StewardError`. Nothing is retried once
+        the first message has come.
         """
-        token = await self._token(deadline)
-        renewed = begun = False
-        while not begun:
-            call = method(request, timeout=deadline.left(), metadata=_metadata(token, leader=False))
+        with self._blocking_channel() as channel:
             try:
-                async for message in call:
-                    begun = True
-                    yield message
-                begun = True  # an empty stream is an answer, too
-            except aio.AioRpcError as error:
-                if begun or renewed or self._tokens is None or not errors.token_is_stale(error):
-                    raise await self._explain(error, what, deadline) from error
-                token, renewed = await self._token(deadline, stale=token), True
-            finally:
-                call.cancel()
+                stream = await self._begin(channel, deadline)
+                try:
+                    yield stream
+                finally:
+                    stream.cancel()
+            except grpc.RpcError as error:
+                what = "send a whole snapshot"
+                raise await self._explain(errors.failure(error), what, deadline) from error
+
+    async def _begin(self, channel: grpc.Channel, deadline: Deadline) -> SnapshotStream:
+        token = await self._token(deadline)
+        try:
+            return await SnapshotStream.begin(channel, _metadata(token, leader=False), deadline)
+        except grpc.RpcError as error:
+            if self._tokens is None or not errors.token_is_stale(errors.failure(error)):
+                raise
+        token = await self._token(deadline, stale=token)
+        return await SnapshotStream.begin(channel, _metadata(token, leader=False), deadline)
+
+    def _blocking_channel(self) -> grpc.Channel:
+        """A second channel, for streams that are read at full speed by one thread.
+
+        Measured on two shared cores: `grpc.aio` gave 160 MB/s and took 2.6 cpu-s/GB beyond hashing
+        and writing, this 190 MB/s and 1.7, since no message changes threads on its way.
+        """
+        options = [*_options(self._address, self._connection), ("SingleThreadedUnaryStream", 1)]
+        if self._material is None:
+            return grpc.insecure_channel(_target(self._address), options)
+        credentials = self._material.channel_credentials()
+        return grpc.secure_channel(_target(self._address), credentials, options)
 
     async def _token(self, deadline: Deadline, *, stale: str | None = None) -> str:
         if self._tokens is None:
@@ -133,7 +147,9 @@ class Endpoint:
                 return ""  # as etcdctl has it: credentials nobody asks for do no harm
             raise await self._explain(error, f"log in user {user!r}", deadline) from error
 
-    async def _explain(self, error: aio.AioRpcError, what: str, deadline: Deadline) -> StewardError:
+    async def _explain(
+        self, error: errors.RpcFailure, what: str, deadline: Deadline
+    ) -> StewardError:
         """Our error for gRPC's, after a look at the connection where gRPC names no cause."""
         unconnected = error.code() is grpc.StatusCode.UNAVAILABLE or (
             error.code() is grpc.StatusCode.DEADLINE_EXCEEDED

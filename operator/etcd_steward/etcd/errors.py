@@ -6,9 +6,9 @@ those of etcd's api/v3rpc/rpctypes/error.go, the same from 3.4 to 3.7.
 """
 
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import grpc
-from grpc.aio import AioRpcError
 
 from etcd_steward.errors import (
     AlreadyExists,
@@ -126,17 +126,34 @@ _NEVER_SENT = (
 )
 
 
-def text_of(error: AioRpcError) -> str:
+class RpcFailure(Protocol):
+    """A failed call, asynchronous or blocking: grpc's own classes share no typed base."""
+
+    def code(self) -> grpc.StatusCode:
+        """GRPC's code."""
+        ...
+
+    def details(self) -> str | None:
+        """The server's words, or gRPC's own."""
+        ...
+
+
+def failure(error: grpc.RpcError) -> RpcFailure:
+    """What a blocking call raised, with the methods that grpc's types do not show."""
+    return cast("RpcFailure", error)
+
+
+def text_of(error: RpcFailure) -> str:
     """Etcd's or gRPC's message, without etcd's usual prefix."""
     return (error.details() or "").removeprefix(_PREFIX)
 
 
-def said_by_etcd(error: AioRpcError) -> bool:
+def said_by_etcd(error: RpcFailure) -> bool:
     """Whether etcd itself answered, rather than gRPC on its behalf."""
     return (error.details() or "").startswith(_PREFIX)
 
 
-def token_is_stale(error: AioRpcError) -> bool:
+def token_is_stale(error: RpcFailure) -> bool:
     """Whether a new token may help, as etcd's own client has it.
 
     The last of these comes when authentication was switched on after we were told it is off.
@@ -148,7 +165,7 @@ def token_is_stale(error: AioRpcError) -> bool:
     )
 
 
-def leader_changed(error: AioRpcError) -> bool:
+def leader_changed(error: RpcFailure) -> bool:
     """Whether a linearizable read fell into an election: asking once more is the cure."""
     return text_of(error) == "leader changed"
 
@@ -156,13 +173,13 @@ def leader_changed(error: AioRpcError) -> bool:
 def never_sent(error: BaseException | None) -> bool:
     """Whether a request certainly had no effect, so that even a write may go elsewhere."""
     return (
-        isinstance(error, AioRpcError)
+        isinstance(error, grpc.RpcError)
         and error.code() is grpc.StatusCode.UNAVAILABLE
         and text_of(error).startswith(_NEVER_SENT)
     )
 
 
-def translate(error: AioRpcError, *, endpoint: str, what: str) -> StewardError:
+def translate(error: RpcFailure, *, endpoint: str, what: str) -> StewardError:
     """The error of ours for a failed call at `endpoint` that was to do `what`."""
     text = text_of(error)
     if text.startswith("Received http2 header with status"):

@@ -1,16 +1,17 @@
 """One member of a cluster, and what only that very member can be asked."""
 
 import re
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import StewardError, Unavailable
 from etcd_steward.etcd import stubs
 from etcd_steward.etcd.endpoint import Endpoint
 from etcd_steward.etcd.keys import EVERYTHING
+from etcd_steward.etcd.streaming import SnapshotStream
 
 # "memberID:123 alarm:NOSPACE": protobuf's text form, whose spaces vary on purpose and which leaves
 # a zero out (a CORRUPT alarm without a culprit).
@@ -90,15 +91,6 @@ class HashKV:
     """The revision hashed; 0 before etcd 3.6."""
     revision: int
     """The member's current revision."""
-
-
-class SnapshotChunk(NamedTuple):
-    """One message of a snapshot stream; the last one's blob is the SHA-256 of all before it."""
-
-    blob: bytes
-    remaining_bytes: int
-    version: str
-    """Storage version; empty before etcd 3.6."""
 
 
 class _Answer(Protocol):
@@ -193,24 +185,16 @@ class Member:
         self._check(answer)
         return answer
 
-    async def snapshot(self, *, deadline: Deadline) -> AsyncGenerator[SnapshotChunk, None]:
-        """Stream this member's database, message by message, to the end of the stream.
+    @asynccontextmanager
+    async def snapshot(self, *, deadline: Deadline) -> AsyncIterator[SnapshotStream]:
+        """Hold a stream of this member's database open while the body reads it in a thread.
 
-        Nothing is judged here, neither the digest nor the remaining bytes. gRPC's flow control
-        holds etcd back while nobody reads, and etcd holds a read transaction open as long: read at
-        full speed. Iterate within `contextlib.aclosing`, so that the call ends when the loop does.
-        Raises `Unsupported` on what only looks like an etcd (k3s on SQLite).
+        gRPC's flow control holds etcd back while nobody reads, and etcd holds a read transaction
+        open as long: read at full speed. What the stream raises in the body leaves here as a
+        `StewardError`: `Unsupported` on what only looks like an etcd (k3s on SQLite).
         """
-        via = self._via
-        stream = via.stream(
-            via.maintenance.Snapshot,
-            stubs.SnapshotRequest(),
-            what="send a whole snapshot",
-            deadline=deadline,
-        )
-        async with aclosing(stream) as messages:
-            async for message in messages:
-                yield SnapshotChunk(message.blob, message.remaining_bytes, message.version)
+        async with self._via.snapshot(deadline=deadline) as stream:
+            yield stream
 
     async def hash_kv(self, revision: int = 0, *, deadline: Deadline) -> HashKV:
         """Hash the key-value history up to `revision` (0 = now).
