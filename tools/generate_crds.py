@@ -108,7 +108,7 @@ KINDS = (
             ("Verified", "string", ".status.verification.level", 0),
             ("Age", "date", ".metadata.creationTimestamp", 0),
             ("URL", "string", ".status.artifact.url", 1),
-            ("Message", "string", '.status.conditions[?(@.status=="True")].message', 1),
+            ("Message", "string", ".status.message", 1),
         ),
         spec_rules=(
             (

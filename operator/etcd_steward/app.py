@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.engine.backup import back_up
+from etcd_steward.engine.manifests import find_manifest
 from etcd_steward.engine.report import Report, Tracker
-from etcd_steward.engine.settle import settle
+from etcd_steward.engine.settle import clean, settle
 from etcd_steward.engine.spool import DeadRun, Spool
-from etcd_steward.errors import StewardError, on_side
+from etcd_steward.errors import NoSuchStore, StewardError, on_side
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.models.connection import EtcdConnection, StoreSettings
 from etcd_steward.models.layout import Folder
@@ -35,21 +36,22 @@ async def open_store(settings: StoreSettings) -> AsyncIterator[Store]:
 async def take_snapshot(request: SnapshotRequest, report: Report) -> Result:
     """Take one snapshot, or adopt what an earlier attempt of the same run has completed.
 
-    Raises `StewardError`. What runs that were killed on this host left in this store is cleaned up
-    first.
+    Raises `StewardError`. What earlier attempts left is settled first, and so is what runs that
+    were killed on this host left in this store.
     """
-    tracker = Tracker(report)
+    tracker, run = Tracker(report), request.run[:8]
     async with (
         Deadline.after(request.timeout).enforce("the backup"),
         tracker.reporting(),
         open_store(request.store) as store,
-        Spool.open(request.spool, request.run) as spool,
+        Spool.open(request.spool, request.run, report.warning) as spool,
     ):
-        if request.earlier:
+        if request.earlier or request.run != run:
             with on_side("store"):
-                settled = await settle(store, request.run[:8], request.earlier)
-            if isinstance(settled, Manifest):
+                settled = await _settle_earlier(store, run, request, report)
+            if settled is not None:
                 return _result(store, settled)
+            report.settled()
         for dead in spool.dead:
             await _bury(store, dead, report)
         async with open_etcd(request.etcd) as client:
@@ -62,9 +64,12 @@ async def settle_run(request: SettleRequest, report: Report) -> Result | Settled
         Deadline.after(request.timeout).enforce("looking for what a dead run left"),
         Tracker(report).reporting(),
         open_store(request.store) as store,
+        Spool.open(request.spool, f"{request.run}-settle", report.warning) as spool,
     ):
         with on_side("store"):
-            settled = await settle(store, request.run, request.earlier)
+            settled = await settle(store, request.run, request.earlier, report.warning)
+        for dead in spool.dead:
+            await _bury(store, dead, report)
         if isinstance(settled, Manifest):
             return _result(store, settled)
         return Settled(aborted=settled)
@@ -74,12 +79,29 @@ def _result(store: Store, manifest: Manifest) -> Result:
     return Result(url=f"{store.url}/{manifest.folder}", manifest=manifest)
 
 
-async def _bury(store: Store, dead: DeadRun, report: Report) -> None:
-    if dead.store_url != store.url:
-        return
-    run = Folder.parse(dead.journal.folder).run
+async def _settle_earlier(
+    store: Store, run: str, request: SnapshotRequest, report: Report
+) -> Manifest | None:
     try:
-        await settle(store, run[:8], [dead.journal])
+        settled = await settle(store, run, request.earlier, report.warning)
+    except NoSuchStore:
+        if request.earlier:
+            raise
+        return None  # no attempt has come as far as to make the directory
+    return settled if isinstance(settled, Manifest) else None
+
+
+async def _bury(store: Store, dead: DeadRun, report: Report) -> None:
+    """Clean up after a run that was killed on this host, unless it had completed.
+
+    By its journal only: another attempt of that run may be under way elsewhere.
+    """
+    if dead.store != store.identity:
+        return
+    try:
+        folder = Folder.parse(dead.journal.folder)
+        if await find_manifest(store, folder) is None:
+            await clean(store, folder, [dead.journal], report.warning)
     except StewardError as error:
         report.warning(f"what a killed run left in {dead.journal.folder} is still there: {error}")
     else:

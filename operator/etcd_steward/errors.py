@@ -8,7 +8,8 @@ above needs to know grpc, boto3 or kubernetes. Two roots decide what happens nex
     StewardError
     ├── PermanentError
     │   ├── InvalidInput       a flag, field or file says something that can't be meant
-    │   ├── NotFound           the bucket, key, Secret or object is not there
+    │   ├── NotFound           the key, Secret or object is not there
+    │   │   └── NoSuchStore    the bucket or directory itself is not there
     │   ├── AlreadyExists      a conditional write found the name taken by somebody else
     │   ├── Unauthorized       credentials are missing, wrong or lack a right
     │   ├── Untrusted          a certificate can't be verified, or has expired
@@ -65,9 +66,13 @@ class InvalidInput(PermanentError):
 
 
 class NotFound(PermanentError):
-    """The bucket, key, Secret or object is not there."""
+    """The key, Secret or object is not there."""
 
     reason = "NotFound"
+
+
+class NoSuchStore(NotFound):
+    """The bucket or directory is not there: this says nothing about what should be in it."""
 
 
 class AlreadyExists(PermanentError):

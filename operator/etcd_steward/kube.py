@@ -38,6 +38,8 @@ from etcd_steward.models.kinds import API_VERSION, GROUP, VERSION
 REQUEST_TIMEOUT = 10.0
 """Seconds for one request: none of ours is large. It bounds what a stalled connection costs."""
 PAGE = 500
+CONFLICTS = 5
+"""So often in a row somebody else may be faster than a write of ours."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 BACKUPS = "etcdbackups"
 SNAPSHOTS = "etcdsnapshots"
@@ -60,6 +62,15 @@ class Version(NamedTuple):
 
     uid: str
     resource_version: int
+
+
+def version_of(found: Mapping[str, Any]) -> Version:
+    """Incarnation and version of an object."""
+    return Version(found["metadata"]["uid"], int(found["metadata"]["resourceVersion"]))
+
+
+class _Conflict(Unavailable):
+    """Somebody else has changed the object meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +104,29 @@ class Secret:
             raise InvalidInput(f"key {key} of Secret {self.where} is not text") from error
 
     def need(self, key: str) -> str:
-        """One value as text. Raises `NotFound`, naming what is there instead."""
+        """One value as text. Raises `NotFound`, naming what is there instead.
+
+        Raises `InvalidInput` for one that is blank: to a library that means that nothing was given,
+        and it would look for credentials of the operator's own.
+        """
         value = self.get(key)
         if value is None:
             present = ", ".join(sorted(self.data)) or "none"
             raise NotFound(
                 f"Secret {self.where} has no key {key} (its keys: {present})",
                 hint=f"Add {key} to it",
+            )
+        if not value.strip():
+            raise InvalidInput(f"key {key} of Secret {self.where} is empty", hint="Give it a value")
+        return value
+
+    def need_line(self, key: str) -> str:
+        """One value as a line of text, for what goes into headers. Raises as `need` does."""
+        value = self.need(key)
+        if any(character < " " or character == "\x7f" for character in value):
+            raise InvalidInput(
+                f"key {key} of Secret {self.where} holds a control character",
+                hint="Is there a line feed at its end? `printf %s`, unlike `echo`, adds none",
             )
         return value
 
@@ -170,15 +197,34 @@ class Kube:
         """One of our objects."""
         return await self._call("GET", _path(plural, where), what=f"{plural} {where}")
 
-    async def patch_status(self, plural: str, where: Key, status: Object) -> Object:
-        """Merge `status` into an object's status (RFC 7386: None removes a field)."""
-        return await self._call(
-            "PATCH",
-            f"{_path(plural, where)}/status",
-            body={"status": status},
-            content_type="application/merge-patch+json",
-            what=f"the status of {plural} {where}",
-        )
+    async def patch_status(
+        self, plural: str, where: Key, version: Version, status: Object
+    ) -> Version:
+        """Merge `status` into an object's status (RFC 7386: None removes a field).
+
+        Raises `NotFound` too if the object of that name is another one by now: the API server
+        ignores a `metadata.uid` in a patch of a status, so the version is what pins it.
+        """
+        tries = 0
+        while True:
+            pinned = {"resourceVersion": str(version.resource_version)}
+            try:
+                found = await self._call(
+                    "PATCH",
+                    f"{_path(plural, where)}/status",
+                    body={"metadata": pinned, "status": status},
+                    content_type="application/merge-patch+json",
+                    what=f"the status of {plural} {where}",
+                )
+                return version_of(found)
+            except _Conflict:
+                tries += 1
+                if tries == CONFLICTS:
+                    raise
+            newer = version_of(await self.get(plural, where))
+            if newer.uid != version.uid:
+                raise NotFound(f"{plural} {where} is another one by now")
+            version = newer
 
     async def create(self, plural: str, body: Object) -> Object:
         """Create one of our objects. Raises `AlreadyExists`."""
@@ -282,7 +328,7 @@ def _error(status: int, text: bytes, what: str) -> StewardError:
 
 def _class(status: int, reason: str) -> type[StewardError]:
     if status == 409:  # a conflict of versions goes away; a taken name does not
-        return AlreadyExists if reason == "AlreadyExists" else Unavailable
+        return AlreadyExists if reason == "AlreadyExists" else _Conflict
     if status >= 500:
         return Unavailable
     return {401: Unauthorized, 403: Unauthorized, 404: NotFound, 429: Throttled}.get(

@@ -7,7 +7,7 @@ restart; only the counter of runs begins at zero, as counters do.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
 LABELS = ("backup_namespace", "backup_name")
 PREFIX = "etcd_steward_backup"
@@ -17,6 +17,8 @@ PREFIX = "etcd_steward_backup"
 class BackupFigures:
     """What is known of one EtcdBackup. None: there was no such run yet."""
 
+    created: float | None = None
+    """Seconds since 1970."""
     last_success: float | None = None
     """Seconds since 1970."""
     last_verified: float | None = None
@@ -32,10 +34,13 @@ class BackupMetrics:
     """The figures of all EtcdBackups, in a registry of their own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # when a counter began says nothing about a backup
+
         def gauge(name: str, documentation: str) -> Gauge:
             return Gauge(f"{PREFIX}_{name}", documentation, LABELS, registry=registry)
 
         self._gauges = {
+            "created": gauge("created_timestamp_seconds", "When the EtcdBackup was created."),
             "last_success": gauge(
                 "last_success_timestamp_seconds", "When a run last became Complete."
             ),
@@ -53,27 +58,34 @@ class BackupMetrics:
             (*LABELS, "result"),
             registry=registry,
         )
-        self._known: set[tuple[str, str]] = set()
+        self._known: dict[tuple[str, str], str] = {}
 
-    def count(self, namespace: str, name: str, result: str) -> None:
-        """Count a run that has ended: `complete` or `failed`."""
-        self._runs.labels(namespace, name, result).inc()
+    def count(self, namespace: str, name: str, uid: str | None, result: str) -> None:
+        """Count a run that has ended, `complete` or `failed`, of an EtcdBackup that is there."""
+        if uid is not None and self._known.get((namespace, name)) == uid:
+            self._runs.labels(namespace, name, result).inc()
 
-    def show(self, namespace: str, name: str, figures: BackupFigures) -> None:
-        """Set the gauges of one EtcdBackup; those without a figure stay absent."""
-        if (namespace, name) not in self._known:
-            self._known.add((namespace, name))
+    def show(self, backup: tuple[str, str], uid: str, figures: BackupFigures) -> None:
+        """Set the gauges of one EtcdBackup; those without a figure are absent."""
+        if self._known.get(backup) != uid:  # new, or another one of that name
+            self._forget(backup)
+            self._known[backup] = uid
             for result in ("complete", "failed"):  # from zero, so that increase() sees the first
-                self._runs.labels(namespace, name, result)
+                self._runs.labels(*backup, result)
         for field, gauge in self._gauges.items():
             value = getattr(figures, field)
-            if value is not None:
-                gauge.labels(namespace, name).set(value)
+            if value is None:
+                gauge.remove_by_labels(dict(zip(LABELS, backup, strict=True)))
+            else:
+                gauge.labels(*backup).set(value)
 
     def keep_only(self, backups: Iterable[tuple[str, str]]) -> None:
         """Forget all series of EtcdBackups that are gone."""
-        for gone in self._known - set(backups):
-            labels = dict(zip(LABELS, gone, strict=True))
-            for metric in (*self._gauges.values(), self._runs):
-                metric.remove_by_labels(labels)
-            self._known.discard(gone)
+        for gone in self._known.keys() - set(backups):
+            self._forget(gone)
+
+    def _forget(self, backup: tuple[str, str]) -> None:
+        labels = dict(zip(LABELS, backup, strict=True))
+        for metric in (*self._gauges.values(), self._runs):
+            metric.remove_by_labels(labels)
+        self._known.pop(backup, None)

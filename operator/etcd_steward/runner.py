@@ -2,7 +2,9 @@
 
 Killing it stops boto3's threads, its memory returns, and hashing can't starve the operator's event
 loop. It watches its standard input: when that closes, its parent is gone or wants it to stop; it
-then aborts what it has begun and exits. `python -m etcd_steward.runner` is for the operator only.
+then aborts what it has begun and exits. Only if its last word is `Settled` was that a success, and
+nothing is left of this attempt or of earlier ones. `python -m etcd_steward.runner` is for the
+operator only.
 """
 
 import asyncio
@@ -21,6 +23,8 @@ from etcd_steward.models.run import (
     Failure,
     Journal,
     Progress,
+    Settled,
+    SettleRequest,
     SnapshotRequest,
     Warned,
 )
@@ -34,6 +38,21 @@ class _Pipe:
 
     def __init__(self) -> None:
         self._answered = asyncio.Event()
+        self._owing = True
+        self._begun = self._settled = 0
+
+    def begin(self, request: SnapshotRequest | SettleRequest) -> None:
+        """Note whether somebody else has begun what this job is to settle."""
+        self._owing = not (
+            isinstance(request, SnapshotRequest)
+            and not request.earlier
+            and request.run == request.run[:8]
+        )
+
+    def stopped(self) -> None:
+        """Say that nothing is left, if that is so."""
+        if not self._owing:
+            self.send(Settled(aborted=self._settled))
 
     async def follow(self, answers: asyncio.StreamReader, job: asyncio.Task[Event]) -> None:
         """Take answers until the parent is gone or closes the pipe; then stop the job."""
@@ -52,13 +71,18 @@ class _Pipe:
 
     async def journal(self, journal: Journal) -> None:
         self._answered.clear()
+        self._owing, self._begun = True, 1
         self.send(journal)
         await self._answered.wait()
+
+    def settled(self) -> None:
+        self._owing, self._settled = False, self._begun
 
 
 async def _job(line: bytes, pipe: _Pipe) -> Event:
     try:
         request = REQUEST.validate_json(line)
+        pipe.begin(request)
         if isinstance(request, SnapshotRequest):
             return await take_snapshot(request, pipe)
         return await settle_run(request, pipe)
@@ -78,6 +102,9 @@ async def _run() -> None:
     following = asyncio.create_task(pipe.follow(answers, job))
     try:
         pipe.send(await job)
+    except asyncio.CancelledError:
+        pipe.stopped()
+        raise
     finally:
         following.cancel()
 

@@ -133,6 +133,7 @@ async def test_the_pod_meets_the_restricted_standard(control_plane: ControlPlane
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert {one["mountPath"] for one in container["volumeMounts"]} == {
         "/var/spool/etcd-steward",
+        "/var/backups/etcd",
         "/etc/etcd-steward/etcd",
     }
 

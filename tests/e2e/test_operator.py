@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.users import Object, User, backup, condition, run, s3_store, secret
+from etcd_steward.errors import NotFound
+from etcd_steward.kube import BACKUPS, Key, Kube, version_of
+from tests.support.users import HastySteward, Object, User, backup, condition, run, s3_store, secret
 from tests.testbed import ControlPlane, EtcdCluster, SeaweedFS, wait_until
 from tests.testbed.steward import NAMESPACE, ROOT, Steward, install
 
@@ -25,7 +27,9 @@ async def steward(
     """The operator, with Secret `s3` in its namespace."""
     await install(control_plane)
     await User(control_plane).apply(secret("s3", seaweedfs.environment()))
-    async with Steward(tmp_path_factory.mktemp("steward"), control_plane) as operator:
+    operator = HastySteward(tmp_path_factory.mktemp("steward"), control_plane)
+    operator.timing = {"refusal_patience": 3.0, "backup_patience": 4.0, "progress_every": 1.0}
+    async with operator:
         yield operator
 
 
@@ -288,6 +292,27 @@ async def test_a_run_without_its_backup_fails(user: User) -> None:
     said = condition(await user.ended("orphan"), "Failed")
     assert said["reason"] == "NotFound"
     assert "there is no EtcdBackup etcd-steward/nothing" in said["message"]
+
+
+async def test_a_status_is_never_written_to_another_object_of_that_name(
+    user: User, control_plane: ControlPlane
+) -> None:
+    order = backup("twin", {"store": {"local": {"path": "/nowhere"}}})
+    order["spec"]["etcd"] = {"endpoints": ["http://127.0.0.1:1"]}
+    await user.apply(order)
+    version = version_of(await user.get("ebk", "twin"))
+    other = version._replace(uid="another")
+    kube = await Kube.connect(await control_plane.service_account_kubeconfig(NAMESPACE, NAMESPACE))
+    where = Key(NAMESPACE, "twin")
+    try:
+        await kube.patch_status(BACKUPS, where, version, {"lastSize": "1 B"})
+        await kube.patch_status(BACKUPS, where, version, {"lastSize": "2 B"})  # old, but the same
+        with pytest.raises(NotFound):
+            await kube.patch_status(BACKUPS, where, other, {"lastSize": "3 B"})
+    finally:
+        await kube.aclose()
+    assert (await user.get("ebk", "twin"))["status"]["lastSize"] == "2 B"
+    await user.delete("ebk", "twin")
 
 
 async def test_the_sample_for_a_directory_becomes_complete(user: User, tmp_path: Path) -> None:

@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from etcd_steward.app import settle_run, take_snapshot
 from etcd_steward.errors import OutOfSpace, StewardError, TransientError, Unavailable
+from etcd_steward.models.connection import EtcdConnection, S3Settings
 from etcd_steward.models.run import (
     EVENT,
     Event,
     Failure,
     Journal,
+    Progress,
     Result,
     Settled,
     SettleRequest,
@@ -309,9 +312,47 @@ async def test_a_parent_that_goes_away_stops_the_run(
             assert run.process.stdin is not None
             run.process.stdin.close()
             async with asyncio.timeout(40):
-                assert await run.process.wait() == 130
+                assert await run.outcome() == Settled(aborted=1)
+            assert run.process.returncode == 130
     await _nothing_left(seaweedfs, bucket)
     assert not _glob(tmp_path, "*/")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+async def test_only_a_clean_stop_is_called_one(tmp_path: Path, *, earlier: bool) -> None:
+    """A run that could not yet settle what others had begun says nothing of it."""
+    connected = asyncio.Event()
+
+    class Silent(asyncio.Protocol):
+        def connection_made(self, _: asyncio.BaseTransport) -> None:
+            connected.set()
+
+    server = await asyncio.get_running_loop().create_server(Silent, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    folder = "1f0c9a3e/ns.nightly/20261122T021700Z-abcd0006"
+    journal = Journal(folder=folder, key=f"{folder}/snapshot.db.zst", upload_id="u")
+    request = snapshot_request(
+        EtcdConnection(endpoints=(address,)),
+        S3Settings(
+            bucket="b",
+            endpoint=address,
+            access_key="a",
+            secret_key=SecretStr("b"),
+            connect_timeout=2,
+            read_timeout=2,
+        ),
+        tmp_path,
+        run="abcd0006",
+        earlier=(journal,) if earlier else (),
+    )
+    async with server, child(request) as run:
+        async with asyncio.timeout(30):
+            await connected.wait()
+            assert run.process.stdin is not None
+            run.process.stdin.close()
+            last = await run.outcome()
+        assert run.process.returncode == 130
+    assert last == Settled(aborted=0) if not earlier else isinstance(last, Progress | None)
 
 
 async def test_no_secret_leaves_a_run(

@@ -121,6 +121,9 @@ async def scene(
             "check_every": 1.0,
             "not_ready_after": 5.0,
             "stale_after": 12.0,
+            "presumed_dead_after": 3.0,
+            "settle_within": 10.0,
+            "backup_patience": 3.0,
             "limits": {"silence": 90.0, "grace": 10.0},
         }
         await stack.enter_async_context(steward)
@@ -239,6 +242,47 @@ async def test_a_stopped_operator_begins_the_same_attempt_again(scene: Scene) ->
     await scene.steward.server.start()
     made = await scene.user.ended(name)
     assert made["status"]["attempt"] == 1
+    await scene.nothing_but(made)
+
+
+async def test_what_a_failed_run_left_is_looked_at_by_the_next_operator(scene: Scene) -> None:
+    name = await scene.declare("left", attempts=1)
+    await scene.hold_upload()
+    await scene.store.refuse()
+    await scene.store.reset()
+    (child,) = children(scene.steward.server.pid)
+    os.kill(child, signal.SIGKILL)
+
+    failed = await scene.user.ended(name)
+    said = condition(failed, "Failed")
+    folder = failed["status"]["journal"]["folder"]
+    assert said["reason"] == "Died"
+    assert f"What it left in the store in folder {folder} could not be looked at" in said["message"]
+    assert await scene.open_uploads()
+    scene.store.to_server.resume()
+    await scene.store.accept()
+    await scene.steward.server.restart()
+
+    made = await scene.user.until(name, lambda one: "journal" not in one["status"])
+    assert made["status"]["phase"] == "Failed"
+    assert not await scene.open_uploads()
+    assert not await scene.s3.objects(scene.bucket, "")
+
+
+async def test_a_second_operator_leaves_a_living_run_alone(
+    scene: Scene, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    name = await scene.declare("shared")
+    await scene.hold_upload()
+    await scene.user.until(name, lambda one: one["status"]["phase"] == "Running")
+    directory = tmp_path / "second"
+    directory.mkdir()
+    second = HastySteward(directory, control_plane)
+    second.timing = {**scene.steward.timing, "presumed_dead_after": 60.0}
+    async with second:
+        scene.store.to_server.resume()
+        made = await scene.user.ended(name)
+    assert (made["status"]["attempt"], made["status"]["starts"]) == (1, 1)
     await scene.nothing_but(made)
 
 

@@ -12,11 +12,13 @@ from etcd_steward.errors import (
     AlreadyExists,
     IntegrityError,
     InvalidInput,
+    NoSuchStore,
     NotFound,
     OutOfSpace,
     StewardError,
     Throttled,
     Unauthorized,
+    Unavailable,
     Unsupported,
 )
 from etcd_steward.models.connection import S3Settings
@@ -47,6 +49,10 @@ class TestSettings:
             ({"ca": "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"}, "CA"),
             ({"access_key": None}, "both an access key and a secret key"),
             ({"secret_key": None}, "both an access key and a secret key"),
+            ({"access_key": ""}, "access key is empty"),
+            ({"access_key": "", "secret_key": ""}, "access key is empty"),
+            ({"secret_key": f"{SECRET}\n"}, "secret key is empty, or holds a line break"),
+            ({"session_token": f"{SECRET}\n"}, "session token is empty, or holds a line break"),
             ({"prefix": "/a"}, "can't be a key"),
             ({"prefix": "a/../b"}, "can't be a key"),
             ({"region": "not a region!"}, "region"),
@@ -162,9 +168,38 @@ class TestAnswers:
     ) -> None:
         fake.objects["k"] = b"another's"
         fake.say("Complete", Said(404, "NoSuchUpload"))
-        with pytest.raises(NotFound, match="no longer knows this upload"):
+        with pytest.raises(Unavailable, match="no longer knows this upload"):
             await write(faked)
         assert fake.objects["k"] == b"another's"
+        assert fake.upload is None
+
+    @pytest.mark.parametrize("code", ["InvalidPart", "NoSuchUpload"])
+    async def test_an_upload_that_is_lost_may_be_begun_again(
+        self, fake: FakeS3, faked: Store, code: str
+    ) -> None:
+        fake.say("Complete", Said(400 if code == "InvalidPart" else 404, code))
+        with pytest.raises(Unavailable):
+            await write(faked)
+        assert fake.seen.count("Complete") == 1
+        assert fake.upload is None
+
+    async def test_an_abort_that_nobody_may_confirm(self, fake: FakeS3, faked: Store) -> None:
+        fake.upload = "upload-1"
+        fake.say("ListParts", Said(403, "AccessDenied"))
+        await faked.abort(OpenUpload("k", "upload-1"))
+        assert fake.upload is None
+
+    async def test_a_beginning_without_an_answer_is_looked_for(
+        self, fake: FakeS3, faked: Store
+    ) -> None:
+        fake.say("Create", Said(403, "AccessDenied", done=True))
+        listing = (
+            b"<ListMultipartUploadsResult><Upload><Key>k</Key><UploadId>upload-1</UploadId>"
+            b"</Upload><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>"
+        )
+        fake.say("List", Said(200, body=listing))
+        with pytest.raises(Unauthorized):
+            await write(faked)
         assert fake.upload is None
 
     @pytest.mark.parametrize(
@@ -230,6 +265,19 @@ class TestAnswers:
         assert await faked.find("k") is None
 
     @pytest.mark.parametrize(
+        "said", [Said(404, body=b"<html><p>Not here"), Said(404), Said(404, "NoSuchBucket")]
+    )
+    async def test_only_a_missing_key_means_that_there_is_no_object(
+        self, fake: FakeS3, faked: Store, said: Said
+    ) -> None:
+        with pytest.raises(NotFound) as missing:
+            await faked.read("k", limit=1)
+        assert not isinstance(missing.value, NoSuchStore)
+        fake.say("Get", said)
+        with pytest.raises(NoSuchStore):
+            await faked.read("k", limit=1)
+
+    @pytest.mark.parametrize(
         ("status", "page"),
         [
             (200, b"<welcome/>"),
@@ -288,3 +336,16 @@ class TestAnswers:
         await faked.abort(OpenUpload("k", "upload-1"))
         assert fake.upload is None
         assert fake.seen[:3] == ["Abort", "ListParts", "Abort"]
+
+    async def test_a_header_that_can_not_be_sent_is_not_quoted(
+        self, fake: FakeS3, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A token of the environment is not seen by the check of our settings."""
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", f"{SECRET}\n")
+        ambient = fake_settings(fake, access_key=None, secret_key=None)
+        async with opened(ambient) as store:
+            with pytest.raises(Unauthorized, match="can't be sent") as raised:
+                await store.read("k", limit=1)
+        assert SECRET not in everything_said(raised.value)

@@ -12,7 +12,9 @@ from etcd_steward.handlers.context import Timing
 
 if __name__ == "__main__":
     timing = json.loads(sys.argv.pop(1))
-    timing["back_offs"] = tuple(timing["back_offs"])
-    timing["limits"] = Limits(**timing["limits"])
+    if "back_offs" in timing:
+        timing["back_offs"] = tuple(timing["back_offs"])
+    if "limits" in timing:
+        timing["limits"] = Limits(**timing["limits"])
     with mock.patch.object(operator, "Timing", functools.partial(Timing, **timing)):
         main()

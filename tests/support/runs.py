@@ -27,6 +27,7 @@ class Heard(Report):
     steps: list[Progress] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     journals: list[Journal] = field(default_factory=list)
+    settlements: int = 0
 
     def progress(self, progress: Progress) -> None:
         self.steps.append(progress)
@@ -36,6 +37,9 @@ class Heard(Report):
 
     async def journal(self, journal: Journal) -> None:
         self.journals.append(journal)
+
+    def settled(self) -> None:
+        self.settlements += 1
 
 
 def connection(etcd: EtcdCluster, *, endpoints: tuple[str, ...] = ()) -> EtcdConnection:

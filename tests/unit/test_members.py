@@ -66,6 +66,10 @@ def test_no_leader() -> None:
     assert "no leader" in (choice.suspect or "")
 
 
+def test_a_member_that_sees_a_leader_before_one_that_is_cut_off() -> None:
+    assert chosen(member(1), member(2, leader_id=0)) == 1
+
+
 def test_corrupt_wins_over_everything() -> None:
     alarm = Alarm(3, "CORRUPT")
     with pytest.raises(Refused, match="CORRUPT") as caught:

@@ -5,18 +5,21 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from etcd_steward.handlers.child import Limits, Lost, Outcome, Stopped, run_child
-from etcd_steward.models.connection import LocalSettings
+from etcd_steward.models.connection import EtcdConnection, LocalSettings
+from etcd_steward.models.manifest import BackupRef, RunRef
 from etcd_steward.models.run import (
     Failure,
     Journal,
     Progress,
     Settled,
     SettleRequest,
+    SnapshotRequest,
     SpoolSettings,
 )
 
@@ -26,6 +29,20 @@ import json, os, signal, sys, time
 def say(**event): print(json.dumps(event), flush=True)
 request = json.loads(sys.stdin.readline())
 """
+
+
+STORE = LocalSettings(path=Path("/nowhere"))
+SPOOL = SpoolSettings(directory=Path("/nowhere"))
+SETTLE = SettleRequest(store=STORE, spool=SPOOL, run="0a1b2c3d")
+SNAPSHOT = SnapshotRequest(
+    etcd=EtcdConnection(endpoints=("http://127.0.0.1:1",)),
+    store=STORE,
+    spool=SPOOL,
+    backup=BackupRef(namespace="ns", name="nightly"),
+    requester=RunRef(),
+    run="0a1b2c3d",
+    tick=datetime(2026, 11, 22, tzinfo=UTC),
+)
 
 
 class Ear:
@@ -53,12 +70,8 @@ async def outcome(
     ear: Ear | None = None,
     stop: asyncio.Event | None = None,
     limits: Limits = LIMITS,
+    request: SettleRequest | SnapshotRequest = SETTLE,
 ) -> Outcome:
-    request = SettleRequest(
-        store=LocalSettings(path=Path("/nowhere")),
-        spool=SpoolSettings(directory=Path("/nowhere")),
-        run="0a1b2c3d",
-    )
     command = (sys.executable, "-I", "-S", "-c", PREAMBLE + script)
     return await run_child(command, request, ear or Ear(), stop or asyncio.Event(), limits)
 
@@ -128,20 +141,32 @@ async def test_a_silent_child_is_killed() -> None:
         os.kill(int(progress.step), 0)
 
 
-async def stopped(script: str, grace: float = 5.0) -> Outcome:
+async def stopped(
+    script: str, grace: float = 5.0, request: SettleRequest | SnapshotRequest = SNAPSHOT
+) -> Outcome:
     ear, stop = Ear(), asyncio.Event()
+    limits = Limits(silence=20.0, grace=grace)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(outcome(script, ear, stop, Limits(silence=20.0, grace=grace)))
+        task = group.create_task(outcome(script, ear, stop, limits, request))
         await ear.heard.wait()
         stop.set()
     return task.result()
 
 
-async def test_a_child_is_stopped_by_closing_its_standard_input() -> None:
-    found = await stopped(
-        "say(event='progress', step='s'); sys.stdin.read(); time.sleep(0.2); sys.exit(130)"
-    )
-    assert found == Stopped(clean=True)
+@pytest.mark.parametrize(
+    ("last_word", "clean"),
+    [
+        ("say(event='settled', aborted=1)", True),
+        ("sys.exit(130)", False),  # it could not look, or could not abort
+        ("sys.exit(0)", False),
+        ("sys.exit(1)", False),
+    ],
+)
+async def test_only_a_stopped_child_that_says_so_has_left_nothing(
+    last_word: str, clean: bool
+) -> None:
+    found = await stopped(f"say(event='progress', step='s'); sys.stdin.read(); {last_word}")
+    assert found == Stopped(clean=clean)
 
 
 async def test_a_child_that_does_not_mind_is_killed() -> None:
@@ -149,9 +174,10 @@ async def test_a_child_that_does_not_mind_is_killed() -> None:
     assert found == Stopped(clean=False)
 
 
-async def test_a_result_that_comes_while_stopping_counts() -> None:
+async def test_an_outcome_that_comes_while_stopping_counts() -> None:
     found = await stopped(
-        "say(event='progress', step='s'); sys.stdin.read(); say(event='settled', aborted=0)"
+        "say(event='progress', step='s'); sys.stdin.read(); say(event='settled', aborted=0)",
+        request=SETTLE,
     )
     assert found == Settled(aborted=0)
 

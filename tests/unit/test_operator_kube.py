@@ -24,25 +24,32 @@ from etcd_steward.errors import (
     Unavailable,
 )
 from etcd_steward.handlers.status import waiting
-from etcd_steward.handlers.writer import Gone, StatusWriter
+from etcd_steward.handlers.writer import REFUSALS, Gone, StatusWriter
 from etcd_steward.kube import SNAPSHOTS, Key, Kube, Version
 from etcd_steward.models.kinds import EtcdSnapshotStatus
 
 WHERE = Key("ns", "one")
+OURS = Version("u", 1)
+TAKEN = {"metadata": {"uid": "u", "resourceVersion": "1"}}
+MINIMUM = {"phase": "Pending", "conditions": []}
 
 
 class Server:
     """Answers every request with what `answer` says, and remembers the bodies."""
 
     def __init__(self) -> None:
-        self.answer: tuple[int, Any] = (200, {})
+        self.answer: tuple[int, Any] = (200, TAKEN)
         self.bodies: list[Any] = []
         self.paths: list[str] = []
+        self.taken: set[str] | None = None
+        """A status of just these fields is taken, whatever `answer` says."""
 
     async def handle(self, request: web.Request) -> web.Response:
         self.paths.append(request.path_qs)
         self.bodies.append(json.loads(await request.text() or "null"))
         status, body = self.answer
+        if self.taken is not None and set(self.bodies[-1]["status"]) == self.taken:
+            status, body = 200, TAKEN
         return web.json_response(body, status=status)
 
     def refuses(self, status: int, message: str, reason: str = "") -> None:
@@ -51,7 +58,7 @@ class Server:
 
 @pytest.fixture
 def server() -> Server:
-    """Answers with `{}` until told otherwise."""
+    """Takes everything until told otherwise."""
     return Server()
 
 
@@ -101,7 +108,7 @@ async def test_a_refusal_becomes_one_of_our_errors(
     server.refuses(status, message, reason)
     with pytest.raises(StewardError) as caught:
         await kube.get(SNAPSHOTS, WHERE)
-    assert type(caught.value) is error
+    assert isinstance(caught.value, error)
     assert message in str(caught.value)
     assert "hush" not in str(caught.value)
 
@@ -160,38 +167,42 @@ async def test_versions_come_page_by_page(kube: Kube, server: Server) -> None:
 
 
 async def test_only_what_has_changed_is_written(kube: Kube, server: Server) -> None:
-    writer = StatusWriter(kube, WHERE, EtcdSnapshotStatus(phase="Running", attempt=1))
+    writer = StatusWriter(kube, WHERE, OURS, EtcdSnapshotStatus(phase="Running", attempt=1))
     await writer.try_write()
     assert server.bodies == []
     writer.status = waiting(writer.status, "wait")
     await writer.try_write()
     (patch,) = server.bodies
-    assert set(patch["status"]) == {"phase", "progress"}
+    assert set(patch["status"]) == {"phase", "progress", "message"}
     await writer.try_write()
     assert len(server.bodies) == 1
 
 
 async def test_after_a_lost_answer_everything_is_written_again(kube: Kube, server: Server) -> None:
     before = EtcdSnapshotStatus(phase="Running", attempt=1)
-    writer = StatusWriter(kube, WHERE, before)
+    writer = StatusWriter(kube, WHERE, OURS, before)
     writer.status = waiting(before, "wait")
     server.refuses(503, "perhaps it was written")
     with pytest.raises(Unavailable):
         await writer.try_write()
-    server.answer = (200, {})
+    server.answer = (200, TAKEN)
     writer.status = before  # back again: unknown to us what the API server has
     await writer.try_write()
-    assert server.bodies[-1]["status"] == {"phase": "Running", "progress": None}
+    assert server.bodies[-1]["status"] == {
+        "phase": "Running",
+        "progress": None,
+        "message": None,
+    }
 
 
 async def test_an_api_server_that_is_full_is_waited_for_only_so_long(
     kube: Kube, server: Server
 ) -> None:
     server.refuses(500, "etcdserver: mvcc: database space exceeded")
-    writer = StatusWriter(kube, WHERE, EtcdSnapshotStatus())
+    writer = StatusWriter(kube, WHERE, OURS, EtcdSnapshotStatus())
     writer.status = waiting(writer.status, "wait")
     begin = time.monotonic()
-    await writer.write(asyncio.Event(), patience=1.0)
+    assert not await writer.write(asyncio.Event(), patience=1.0)
     assert 1.0 <= time.monotonic() - begin < 5.0
     assert len(server.bodies) >= 2
 
@@ -200,30 +211,64 @@ async def test_what_must_be_written_is_written_once_the_api_server_takes_it(
     kube: Kube, server: Server
 ) -> None:
     server.refuses(500, "etcdserver: request timed out")
-    writer = StatusWriter(kube, WHERE, EtcdSnapshotStatus())
+    writer = StatusWriter(kube, WHERE, OURS, EtcdSnapshotStatus())
     writer.status = waiting(writer.status, "wait")
     async with asyncio.TaskGroup() as group:
         task = group.create_task(writer.write(asyncio.Event()))
         while len(server.bodies) < 2:  # noqa: ASYNC110, the server has no event to wait for
             await asyncio.sleep(0.05)
         assert not task.done()
-        server.answer = (200, {})
+        server.answer = (200, TAKEN)
     assert server.bodies[-1]["status"]["phase"] == "Pending"
 
 
 async def test_a_stop_ends_the_waiting_after_one_more_try(kube: Kube, server: Server) -> None:
     server.refuses(503, "gone for now")
-    writer = StatusWriter(kube, WHERE, EtcdSnapshotStatus())
+    writer = StatusWriter(kube, WHERE, OURS, EtcdSnapshotStatus())
     writer.status = waiting(writer.status, "wait")
     stop = asyncio.Event()
     stop.set()
-    await writer.write(stop)
+    assert not await writer.write(stop)
     assert len(server.bodies) == 1
+
+
+async def test_a_status_that_is_refused_is_written_in_its_barest_form(
+    kube: Kube, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etcd_steward.handlers.writer.PAUSES", (0.0,))
+    writer = StatusWriter(kube, WHERE, OURS, EtcdSnapshotStatus())
+    writer.status = waiting(writer.status, "wait")
+    server.taken = {"phase", "conditions"}
+    server.refuses(422, "status.message: Invalid value", "Invalid")
+    assert await writer.write(asyncio.Event())
+    assert server.bodies[-1] == {"metadata": {"resourceVersion": "1"}, "status": MINIMUM}
+    assert len(server.bodies) == REFUSALS + 1
+
+    writer.status = waiting(writer.status, "another")
+    server.taken = None
+    server.refuses(403, "forbidden", "Forbidden")
+    assert not await writer.write(asyncio.Event())  # given up, in the log
+
+
+async def test_a_refusal_that_passes_costs_nothing(
+    kube: Kube, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etcd_steward.handlers.writer.PAUSES", (0.05,))
+    server.refuses(403, "RBAC: not synced yet", "Forbidden")
+    writer = StatusWriter(kube, WHERE, OURS, EtcdSnapshotStatus())
+    writer.status = waiting(writer.status, "wait")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(writer.write(asyncio.Event()))
+        while len(server.bodies) < 2:  # noqa: ASYNC110, the server has no event to wait for
+            await asyncio.sleep(0.01)
+        server.answer = (200, TAKEN)
+    assert task.result()
+    assert server.bodies[-1]["status"]["progress"]["text"] == "wait"
 
 
 async def test_an_object_that_is_gone_is_told_apart(kube: Kube, server: Server) -> None:
     server.refuses(404, "not found", "NotFound")
-    writer = StatusWriter(kube, WHERE, EtcdSnapshotStatus())
+    writer = StatusWriter(kube, WHERE, OURS, EtcdSnapshotStatus())
     writer.status = waiting(writer.status, "wait")
     with pytest.raises(Gone):
         await writer.write(asyncio.Event())

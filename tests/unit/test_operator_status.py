@@ -1,6 +1,7 @@
 """What statuses say, from what happened."""
 
 import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from etcd_steward.models.kinds import (
 )
 from etcd_steward.models.manifest import BackupRef, Level, Manifest, Proof, RunRef, StoredFile
 from etcd_steward.models.run import Failure, Journal, Progress, Result
+from etcd_steward.units import size
 
 NOW = datetime(2026, 11, 22, 2, 17, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=95)
@@ -77,7 +79,7 @@ def claimed() -> EtcdSnapshotStatus:
 
 def running() -> EtcdSnapshotStatus:
     """A run in its first attempt."""
-    return transition.started(claimed(), attempt=1, now=NOW)
+    return transition.started(claimed(), attempt=1, starts=1, now=NOW)
 
 
 def complete(seconds: float = 95) -> EtcdSnapshotStatus:
@@ -136,8 +138,7 @@ def test_a_complete_run_says_what_lies_where() -> None:
     )
     assert said["Verified"][0] == "True"
     assert said["Failed"][0] == "False"
-    # The first condition that holds is what `kubectl get -o wide` shows as MESSAGE.
-    assert next(one for one in status.conditions if one.status == "True").type == "Complete"
+    assert status.message == said["Complete"][1]
 
 
 def test_a_suspect_backup_is_complete_but_not_verified() -> None:
@@ -257,6 +258,14 @@ def test_runs_of_an_earlier_order_of_that_name_are_not_ours() -> None:
     assert status.last_successful_time is None
 
 
+def test_a_run_that_failed_before_an_order_existed_is_not_ours() -> None:
+    unclaimed = failed().model_copy(update={"backup_uid": None})
+    old = replace(make_run("a", unclaimed), created=NOW - timedelta(seconds=1))
+    assert backup_status(order(), [old], NOW).last_snapshot_name is None
+    new = replace(old, created=NOW)
+    assert backup_status(order(), [new], NOW).last_snapshot_name == "a"
+
+
 def test_figures_come_from_the_newest_complete_run() -> None:
     status = backup_status(order(), [make_run("a", complete())], NOW)
     found = figures(
@@ -283,9 +292,12 @@ def test_a_one_shot_is_due_once() -> None:
 def test_a_tick_is_read_from_the_name_that_was_made_of_it() -> None:
     made = due(order(), [])
     assert made is not None
-    assert tick_of(made.name, "nightly", LATER) == NOW
-    assert tick_of("by-hand", "nightly", LATER) == LATER
-    assert tick_of("nightly-x", "nightly", LATER) == LATER
+    assert tick_of(made.name, "nightly", LATER, made_by_us=True) == NOW
+    assert tick_of(made.name, "nightly", LATER, made_by_us=False) == LATER
+    assert tick_of("by-hand", "nightly", LATER, made_by_us=True) == LATER
+    assert tick_of("nightly-x", "nightly", LATER, made_by_us=True) == LATER
+    assert tick_of("nightly-2", "nightly", LATER, made_by_us=True) == LATER  # not 1970
+    assert tick_of("nightly-99999999999", "nightly", LATER, made_by_us=True) == LATER
 
 
 json_values = st.recursive(
@@ -325,7 +337,7 @@ def apply(target: Any, patch: Any) -> Any:  # noqa: ANN401
      (999_600, "1.00 MB"), (1_430_000_000, "1.43 GB"), (123_000_000_000_000, "123 TB")],
 )  # fmt: skip
 def test_sizes(count: int, text: str) -> None:
-    assert words.size(count) == text
+    assert size(count) == text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etcd_steward.engine.spool import Spool
-from etcd_steward.errors import InvalidInput, OutOfSpace
+from etcd_steward.errors import InvalidInput, OutOfSpace, Unavailable
 from etcd_steward.models.run import Journal, SpoolSettings
 
 JOURNAL = Journal(folder="c/n.b/20261122T000000Z-00000000", key="k", upload_id="u")
@@ -62,7 +62,7 @@ async def test_an_unsettled_journal_outlives_its_run_until_forgotten(tmp_path: P
     for _ in range(2):
         async with Spool.open(settings(tmp_path), "two") as spool:
             (dead,) = spool.dead
-            assert (dead.store_url, dead.journal) == ("s3://b/p", JOURNAL)
+            assert (dead.store, dead.journal) == ("s3://b/p", JOURNAL)
     dead.forget()
     async with Spool.open(settings(tmp_path), "three") as spool:
         assert spool.dead == ()
@@ -104,6 +104,35 @@ async def test_kill_9_leaves_its_data_only_until_the_next_run(tmp_path: Path) ->
             assert dead.journal == JOURNAL
             assert not spooled(tmp_path)
             assert (alive.directory / "snapshot.db").exists()
+
+
+async def test_a_journal_of_another_version_is_set_aside(tmp_path: Path) -> None:
+    async with Spool.open(settings(tmp_path), "one") as spool:
+        spool.write_journal("s3://b/p", JOURNAL)
+    (tmp_path / "old-1.orphan.json").write_text('{"store": "s3://b/p", "journal": {"later": 1}}')
+    said: list[str] = []
+    async with Spool.open(settings(tmp_path), "two", said.append) as spool:
+        assert [dead.journal for dead in spool.dead] == [JOURNAL]
+    assert "old-1.orphan.json.unreadable" in said[0]
+    async with Spool.open(settings(tmp_path), "three", said.append) as spool:
+        assert len(spool.dead) == 1
+    assert len(said) == 1
+
+
+async def test_what_cant_be_removed_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    async with Spool.open(settings(tmp_path), "one", said.append) as spool:
+        (spool.directory / "folder").mkdir()
+    assert str(spool.directory) in said[0]
+    assert (spool.directory / "lock").exists()  # so that the next run tries again
+
+
+async def test_a_disk_that_fails_is_said_in_words(tmp_path: Path) -> None:
+    async with Spool.open(settings(tmp_path), "one") as spool:
+        (spool.directory / "journal.json.part").mkdir()
+        with pytest.raises(Unavailable, match="can't be used"):
+            spool.write_journal("s3://b/p", JOURNAL)
+        (spool.directory / "journal.json.part").rmdir()
 
 
 async def test_readers_wait_for_the_writer(tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ class _Quiet:
     async def journal(self, journal: Journal) -> None:
         """Do nothing: the spool holds the journal of a run that has no operator."""
 
+    def settled(self) -> None:
+        """Do nothing: the spool forgets the journal."""
+
 
 class _Lines(_Quiet):
     """One plain line every few seconds."""

@@ -28,18 +28,20 @@ async def announced(
     The key hangs on a lease as long as the run may take, so that a dead run's goes by itself. A
     full etcd takes no write; the backup it needs most is then taken unannounced, and that is said.
     """
+    lease: int | None = None
+    value = json.dumps({"run": run, "start": datetime.now(UTC).isoformat(timespec="seconds")})
     try:
-        lease = await client.grant_lease(int(seconds) + 60)
-        value = json.dumps({"run": run, "start": datetime.now(UTC).isoformat(timespec="seconds")})
-        await client.put(f"{PREFIX}{member_id:x}/{run}".encode(), value.encode(), lease=lease)
-    except OutOfSpace:
-        report.warning("etcd is full: this snapshot can't be announced; don't defragment meanwhile")
-        yield
-        return
-    try:
+        try:
+            lease = await client.grant_lease(int(seconds) + 60)
+            await client.put(f"{PREFIX}{member_id:x}/{run}".encode(), value.encode(), lease=lease)
+        except OutOfSpace:
+            report.warning(
+                "etcd is full: this snapshot can't be announced; don't defragment meanwhile"
+            )
         yield
     finally:
-        await _withdraw(client, lease, report)
+        if lease is not None:
+            await _withdraw(client, lease, report)
 
 
 async def _withdraw(client: EtcdClient, lease: int, report: Report) -> None:

@@ -1,8 +1,8 @@
 """Taking a snapshot: from choosing a member to the manifest.
 
-    status of all members → choose one → announce → revision R0 through it → drain the stream into
-    the spool → digest → structure proof beside compression and upload → checksum of the store →
-    read back → manifest
+    status of all members → choose one → look for a manifest in the run's folder → announce →
+    revision R0 through the member → drain the stream into the spool → digest → structure proof
+    beside compression and upload → checksum of the store → read back → manifest
 
 Nothing is called complete before the last step, and whatever fails before it leaves nothing.
 """
@@ -18,15 +18,23 @@ from etcd_steward.deadline import Deadline
 from etcd_steward.engine.announce import announced
 from etcd_steward.engine.compress import Compressed, bound
 from etcd_steward.engine.drain import Drained, drain
-from etcd_steward.engine.manifests import write_manifest
+from etcd_steward.engine.manifests import find_manifest, write_manifest
 from etcd_steward.engine.members import Choice, choose
 from etcd_steward.engine.prove import Proven, prove
 from etcd_steward.engine.readback import read_back
 from etcd_steward.engine.report import Tracker
-from etcd_steward.engine.settle import settle
-from etcd_steward.engine.spool import Spool, SpoolFile
+from etcd_steward.engine.settle import adopt, clean
+from etcd_steward.engine.spool import Spool
+from etcd_steward.engine.spoolfile import SpoolFile
 from etcd_steward.engine.tasks import together
-from etcd_steward.errors import StewardError, on_side
+from etcd_steward.errors import (
+    AlreadyExists,
+    IntegrityError,
+    NoSuchStore,
+    PermanentError,
+    StewardError,
+    on_side,
+)
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.etcd.member import Member
 from etcd_steward.models.layout import SNAPSHOT, Folder, cluster_folder
@@ -37,6 +45,8 @@ from etcd_steward.registry.envelope import uid_of
 
 _ENOUGH_CORES = 3
 """From so many on, compression does not take from the stream what etcd and gRPC need."""
+_REGISTRY = "/registry"
+"""Where the proof looks for the kube-system Namespace."""
 _CLEAN_UP = 60.0
 """Seconds that cleaning up after a failure may take; what is left is found at the next start."""
 
@@ -48,7 +58,6 @@ class _Source:
     choice: Choice
     member: Member
     kube_system_uid: str | None
-    read_revision: int
     folder: Folder
 
 
@@ -72,8 +81,8 @@ class _Run:
     tracker: Tracker
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     journal: Journal | None = None
-    recording: bool = False
-    """The manifest is being written: from here on only a look at the store tells what is there."""
+    recording: Folder | None = None
+    """Where the manifest is being written: from then on only a look tells what is there."""
 
 
 async def back_up(
@@ -81,23 +90,72 @@ async def back_up(
 ) -> Manifest:
     """Take one snapshot and record it; the manifest, once it is written and was read back.
 
-    Raises what stood in the way. Nothing of the attempt is in the store then, except where the
-    store itself can't be reached any more, or the manifest's fate is unknown: a later `settle` of
-    the journal finds out.
+    A manifest of this very run that is there already is adopted. Raises what stood in the way, and
+    `AlreadyExists` if another run's manifest lies in the folder. Nothing of the attempt is in the
+    store then, except where the store itself can't be reached any more, or the manifest's fate is
+    unknown: a later `settle` of the journal finds out.
     """
     run = _Run(client, store, spool, request, tracker)
     try:
         with on_side("etcd"):
             source = await _find_source(run)
-        drained, stored, proven = await _transfer(run, source)
-        manifest = _manifest(run, source, drained, stored, proven)
-        tracker.step, run.recording = "Recording", True
         with on_side("store"):
-            await write_manifest(store, manifest)
+            there = await _recorded(run, source.folder)
+        manifest = there or await _make(run, source)
+    except StewardError as error:
+        found = await _find_out(run, error)
+        if found is None:
+            raise
+        manifest = found
     except BaseException:
-        await _clean_up(run)
+        if run.recording is None:
+            await _clean_up(run)
         raise
     spool.settled()
+    return manifest
+
+
+async def _make(run: _Run, source: _Source) -> Manifest:
+    drained, stored, proven = await _transfer(run, source)
+    manifest = _manifest(run, source, drained, stored, proven)
+    run.tracker.step, run.recording = "Recording", source.folder
+    with on_side("store"):
+        await write_manifest(run.store, manifest)
+    return manifest
+
+
+async def _recorded(run: _Run, folder: Folder) -> Manifest | None:
+    """The manifest of this run, if an attempt that nobody remembers has written it."""
+    try:
+        manifest = await find_manifest(run.store, folder)
+    except NoSuchStore:
+        return None  # writing makes a directory, or says that the bucket is missing
+    if manifest is None:
+        return None
+    if manifest.run.uid != run.request.requester.uid:
+        raise AlreadyExists(
+            f"{run.store.url}/{folder} holds the backup of another run",
+            hint="nothing was written; take the snapshot anew, under another run's name",
+        )
+    return await adopt(run.store, manifest, run.request.run[:8])
+
+
+async def _find_out(run: _Run, error: StewardError) -> Manifest | None:
+    """The manifest, where its writing failed only as far as we were told; else clean up.
+
+    Unless it is certain that no manifest came and none will, everything stays as it is.
+    """
+    if run.recording is None:
+        await _clean_up(run)
+        return None
+    try:
+        async with asyncio.timeout(_CLEAN_UP):
+            manifest = await _recorded(run, run.recording)
+    except (StewardError, TimeoutError) as failed:
+        run.tracker.report.warning(f"whether the backup was recorded is not known: {failed}")
+        return None
+    if manifest is None and isinstance(error, PermanentError):
+        await _clean_up(run)
     return manifest
 
 
@@ -115,11 +173,7 @@ async def _find_source(run: _Run) -> _Source:
         tick=request.tick,
         run=request.run,
     )
-    if choice.suspect is None:
-        revision = await member.revision()
-    else:
-        revision = choice.status.revision
-    return _Source(choice, member, uid, revision, folder)
+    return _Source(choice, member, uid, folder)
 
 
 async def _kube_system_uid(member: Member, prefix: str) -> str | None:
@@ -137,29 +191,48 @@ async def _transfer(run: _Run, source: _Source) -> tuple[Drained, _Stored, Prove
         async with together() as group:
             storing = group.create_task(_keep(run, source, file, behind=behind))
             with on_side("etcd"):
-                drained = await _drain(run, source, file)
+                drained, read_revision = await _drain(run, source, file)
             await file.publish(ended=True)
             run.tracker.step = "Uploading"
-            proving = group.create_task(asyncio.to_thread(prove, file, source.read_revision))
+            proving = group.create_task(asyncio.to_thread(prove, file, read_revision))
+        _check_uid(run, source, proving.result())
         return drained, storing.result(), proving.result()
     finally:
         file.close()
 
 
-async def _drain(run: _Run, source: _Source, file: SpoolFile) -> Drained:
+async def _drain(run: _Run, source: _Source, file: SpoolFile) -> tuple[Drained, int]:
+    """Read the member, announced; what came, and the revision read through it just before."""
     run.tracker.step = "Streaming"
-    member, deadline = source.member, Deadline.after(run.request.timeout)
-    async with aclosing(member.snapshot(deadline=deadline)) as stream:
-        if source.choice.suspect is not None:
-            return await drain(stream, member.endpoint, run.spool, file, run.tracker)
-        async with announced(
-            run.client,
-            member.member_id,
-            run.request.run,
-            seconds=run.request.timeout,
-            report=run.tracker.report,
-        ):
-            return await drain(stream, member.endpoint, run.spool, file, run.tracker)
+    if source.choice.suspect is not None:  # without a leader nothing can be written or agreed on
+        return await _read(run, source, file), source.choice.status.revision
+    async with announced(
+        run.client,
+        source.member.member_id,
+        run.request.run,
+        seconds=run.request.timeout,
+        report=run.tracker.report,
+    ):
+        revision = await source.member.revision()
+        return await _read(run, source, file), revision
+
+
+async def _read(run: _Run, source: _Source, file: SpoolFile) -> Drained:
+    deadline = Deadline.after(run.request.timeout)
+    async with source.member.snapshot(deadline=deadline) as stream:
+        return await drain(stream, source.member.endpoint, run.spool, file, run.tracker)
+
+
+def _check_uid(run: _Run, source: _Source, proven: Proven) -> None:
+    """The folder is named after the data's own cluster: what was read must be of that cluster."""
+    named, read = source.kube_system_uid, proven.report.kube_system_uid
+    if run.request.registry_prefix != _REGISTRY or not named or not read or named == read:
+        return
+    raise IntegrityError(
+        f"the snapshot is of the cluster whose kube-system has uid {read}, but its member had "
+        f"answered with uid {named} before it was taken",
+        hint="the endpoint may lead to several clusters: name the members themselves",
+    )
 
 
 async def _keep(run: _Run, source: _Source, file: SpoolFile, *, behind: bool) -> _Stored:
@@ -169,7 +242,7 @@ async def _keep(run: _Run, source: _Source, file: SpoolFile, *, behind: bool) ->
 
     async def started(upload: OpenUpload) -> None:
         run.journal = Journal(folder=str(source.folder), key=upload.key, upload_id=upload.upload_id)
-        run.spool.write_journal(run.store.url, run.journal)
+        run.spool.write_journal(run.store.identity, run.journal)
         await run.tracker.report.journal(run.journal)
 
     def sent(stored: int) -> None:
@@ -177,13 +250,14 @@ async def _keep(run: _Run, source: _Source, file: SpoolFile, *, behind: bool) ->
 
     compressed = Compressed(file, behind=behind)
     with on_side("store"):
-        written = await run.store.write(
-            source.folder.snapshot,
-            compressed.frames(),
-            size_hint=bound(source.choice.status.db_size),
-            started=started,
-            sent=sent,
-        )
+        async with aclosing(compressed.frames()) as frames:
+            written = await run.store.write(
+                source.folder.snapshot,
+                frames,
+                size_hint=bound(source.choice.status.db_size),
+                started=started,
+                sent=sent,
+            )
         run.tracker.step = "ReadingBack"
         checked = await read_back(run.store, written)
     return _Stored(written, compressed.sha256, checked)
@@ -208,7 +282,7 @@ def _manifest(
         etcd_version=status.version,
         storage_version=drained.storage_version,
         steward_version=__version__,
-        read_revision=source.read_revision,
+        read_revision=proven.read_revision,
         revision=proven.report.revision,
         compact_revision=proven.report.compact_revision,
         live_keys=proven.report.live_keys,
@@ -243,16 +317,17 @@ def _manifest(
 async def _clean_up(run: _Run) -> None:
     """Leave nothing of a failed attempt in the store, even when it was cancelled.
 
-    Not while the manifest may be on its way: deleting what it names would make a liar of it.
+    Never while the manifest may be on its way: deleting what it names would make a liar of it.
     """
-    if run.journal is None or run.recording:
+    if run.journal is None:
         return
+    report, folder = run.tracker.report, Folder.parse(run.journal.folder)
     try:
         async with asyncio.timeout(_CLEAN_UP):
-            await settle(run.store, run.request.run[:8], [run.journal])
+            manifest = await clean(run.store, folder, [run.journal], report.warning)
     except (StewardError, TimeoutError) as error:
-        run.tracker.report.warning(
-            f"what this run left in the store goes at the next start: {error}"
-        )
+        report.warning(f"what this run left in the store goes at the next start: {error}")
     else:
-        run.spool.settled()
+        if manifest is None:
+            run.spool.settled()
+            report.settled()

@@ -6,7 +6,6 @@ the backup would word it, because it asks the same code.
 
 import shutil
 from collections.abc import Sequence
-from contextlib import aclosing
 from itertools import pairwise
 
 from etcd_steward.deadline import Deadline
@@ -14,7 +13,6 @@ from etcd_steward.engine.certificates import check_certificates
 from etcd_steward.engine.findings import Finding, answered, failure, ok, warning
 from etcd_steward.engine.members import choose
 from etcd_steward.engine.spool import Spool
-from etcd_steward.errors import Unsupported
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.etcd.member import MemberFailure, MemberStatus
 from etcd_steward.models.connection import EtcdConnection
@@ -198,10 +196,8 @@ async def _source(
     """Choose as a backup would, read through that member, and let it begin to send a snapshot."""
     member = client.member(choose(found, emergency=False).status)
     await member.revision()
-    async with aclosing(member.snapshot(deadline=Deadline.after(30.0))) as stream:
-        async for _ in stream:
-            return [ok("snapshot", f"{member.endpoint} would be read, and sends snapshots")]
-    raise Unsupported(f"{member.endpoint} sent an empty snapshot")
+    async with member.snapshot(deadline=Deadline.after(30.0)):
+        return [ok("snapshot", f"{member.endpoint} would be read, and sends snapshots")]
 
 
 async def check_spool(settings: SpoolSettings, needed: int | None) -> list[Finding]:

@@ -10,6 +10,8 @@ from etcd_steward.errors import IntegrityError
 from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.ports import ReadAt, Store
 
+TIMEOUT = 3600.0
+"""Seconds that reading a backup back may take, unless somebody says otherwise."""
 _CHUNK = 16 << 20
 
 

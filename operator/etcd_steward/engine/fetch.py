@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from etcd_steward.engine.download import download
+from etcd_steward.deadline import Deadline
+from etcd_steward.engine.download import TIMEOUT, download
 from etcd_steward.engine.report import Report, Tracker
 from etcd_steward.errors import AlreadyExists, InvalidInput
 from etcd_steward.models.manifest import Manifest
@@ -14,18 +15,25 @@ from etcd_steward.models.ports import Store
 
 
 async def fetch(
-    store: Store, manifest: Manifest, target: Path, report: Report, *, force: bool = False
+    store: Store,
+    manifest: Manifest,
+    target: Path,
+    report: Report,
+    *,
+    force: bool = False,
+    timeout: float = TIMEOUT,
 ) -> None:
     """Write the uncompressed snapshot to `target`, mode 0600, once all its digests agree.
 
     Raises `AlreadyExists` if `target` is there and `force` is not set, `InvalidInput` if it can't
-    be written. A file of that name is either whole or as it was.
+    be written, `TimedOut` after `timeout` seconds. A file of that name is either whole or as it
+    was.
     """
     tracker = Tracker(report)
     tracker.step = "Fetching"
     try:
         with _replacing(target, force=force) as file:
-            async with tracker.reporting():
+            async with Deadline.after(timeout).enforce("fetching the backup"), tracker.reporting():
                 await download(store, manifest, file.write, tracker)
     except OSError as error:
         raise InvalidInput(

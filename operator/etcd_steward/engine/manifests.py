@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from etcd_steward.errors import (
     IntegrityError,
     InvalidInput,
+    NoSuchStore,
     NotFound,
     StewardError,
     Unsupported,
@@ -64,10 +65,13 @@ async def write_manifest(store: Store, manifest: Manifest) -> None:
 async def find_manifest(store: Store, folder: Folder) -> Manifest | None:
     """The manifest of `folder`; None if, and only if, there is none.
 
-    Raises `IntegrityError` for one that can't be read, `Unsupported` for one of a later version.
+    Raises `IntegrityError` for one that can't be read, `Unsupported` for one of a later version,
+    `NoSuchStore` if the store itself is missing.
     """
     try:
         text = await store.read(folder.manifest, limit=MANIFEST_LIMIT)
+    except NoSuchStore:
+        raise
     except NotFound:
         return None
     return _parse(text, f"{store.url}/{folder.manifest}", str(folder))
@@ -75,7 +79,9 @@ async def find_manifest(store: Store, folder: Folder) -> Manifest | None:
 
 def _parse(text: bytes, url: str, folder: str) -> Manifest:
     try:
-        manifest = Manifest.model_validate_json(text)
+        # Fields that only a later version knows are passed over; it raises formatVersion where
+        # they change what the others mean.
+        manifest = Manifest.model_validate_json(text, extra="ignore")
     except ValidationError as error:
         if any(detail["loc"] == ("formatVersion",) for detail in error.errors()):
             raise Unsupported(
@@ -107,8 +113,22 @@ async def get_backup(store: Store, folder: Folder) -> Backup:
 
 async def _proofs(store: Store, folder: Folder) -> tuple[Proof, ...]:
     keys = [info.key async for info in store.list(f"{folder}/proofs/")]
-    texts = [await store.read(key, limit=MANIFEST_LIMIT) for key in keys]
-    return tuple(Proof.model_validate_json(text) for text in texts)
+    found = [await _proof(store, key) for key in keys]
+    return tuple(proof for proof in found if proof is not None)
+
+
+async def _proof(store: Store, key: str) -> Proof | None:
+    """One proof; None if it has just been deleted, or is of a kind that this version can't read.
+
+    A proof that proves nothing to us takes nothing from the backup.
+    """
+    try:
+        text = await store.read(key, limit=MANIFEST_LIMIT)
+        return Proof.model_validate_json(text, extra="ignore")
+    except NoSuchStore:
+        raise
+    except (NotFound, IntegrityError, ValidationError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +159,8 @@ async def backups(store: Store) -> AsyncIterator[Backup | Unreadable]:
 async def _look(store: Store, folder: Folder) -> Backup | Unreadable | None:
     try:
         return await get_backup(store, folder)
+    except NoSuchStore:
+        raise
     except NotFound:  # deleted since it was listed
         return None
     except (IntegrityError, Unsupported) as error:

@@ -48,9 +48,18 @@ def choose(found: Sequence[MemberStatus | MemberFailure], *, emergency: bool) ->
     return Choice(best, tuple(warnings), objection.message if objection else None)
 
 
-def _rank(member: MemberStatus) -> tuple[bool, bool, bool, int]:
-    """Order of preference: in step, voting, not the leader, least behind."""
-    return (_lags(member), member.is_learner, member.is_leader, -member.raft_applied_index)
+def _rank(member: MemberStatus) -> tuple[bool, bool, bool, bool, int]:
+    """Order of preference: with a leader, in step, voting, not the leader itself, least behind.
+
+    A member that is cut off from its leader does not know how far behind it is.
+    """
+    return (
+        not member.has_leader,
+        _lags(member),
+        member.is_learner,
+        member.is_leader,
+        -member.raft_applied_index,
+    )
 
 
 def _lags(member: MemberStatus) -> bool:

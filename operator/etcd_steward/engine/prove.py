@@ -7,6 +7,9 @@ from etcd_steward.models.manifest import Structure
 from etcd_steward.models.ports import ReadAt
 from etcd_steward.registry.proof import StructureReport, prove_structure
 
+_METAS = 2
+"""Meta pages of a file that bbolt has streamed (bbolt tx.go, `WriteTo`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Proven:
@@ -14,6 +17,8 @@ class Proven:
 
     report: StructureReport
     structure: Structure
+    read_revision: int
+    """What the file was compared with."""
 
 
 def prove(file: ReadAt, read_revision: int) -> Proven:
@@ -23,6 +28,12 @@ def prove(file: ReadAt, read_revision: int) -> Proven:
     at least that: one that holds less is another member's, or an old one. Raises `IntegrityError`.
     """
     report = prove_structure(file)
+    if report.valid_metas != _METAS:
+        raise IntegrityError(
+            "one of the two meta pages of the snapshot is damaged",
+            hint="etcd writes both anew into every stream: memory, disk or network of the member "
+            "or of this host alter data",
+        )
     if report.revision < read_revision:
         raise IntegrityError(
             f"the snapshot ends at revision {report.revision}, but its member had already answered "
@@ -38,4 +49,4 @@ def prove(file: ReadAt, read_revision: int) -> Proven:
         tombstones=report.tombstones,
         alarms=tuple(f"{alarm.kind} {alarm.member_id:x}" for alarm in report.alarms),
     )
-    return Proven(report, structure)
+    return Proven(report, structure, read_revision)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import google_crc32c
 
+from etcd_steward.engine.tasks import together
 from etcd_steward.errors import IntegrityError
 from etcd_steward.models.ports import Store, StoredPart, Written
 
@@ -46,5 +47,7 @@ async def read_back(store: Store, written: Written) -> Literal["sampled", "whole
                     hint="the store alters data: nothing was recorded; use another store",
                 )
 
-    await asyncio.gather(*map(compare, parts))
+    async with together() as group:
+        for part in parts:
+            group.create_task(compare(part))
     return "sampled" if sampled else "whole"

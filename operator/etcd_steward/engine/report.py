@@ -28,6 +28,10 @@ class Report(Protocol):
         """Write down what to clean up if this process dies; returns once that is safe."""
         ...
 
+    def settled(self) -> None:
+        """Nothing that was journalled, by this attempt or earlier ones, is left in the store."""
+        ...
+
 
 class Tracker:
     """Figures of a run that any thread may raise, reported at a bearable rate."""

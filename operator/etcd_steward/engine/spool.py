@@ -6,24 +6,24 @@ every Secret of the cluster in the clear: its directory is 0700, the file 0600, 
 at the end of the run, or, where the process was killed, by the next one that opens the spool.
 """
 
-import asyncio
 import errno
 import fcntl
 import json
+import logging
 import os
-import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from etcd_steward.errors import InvalidInput, OutOfSpace, Unavailable
+from etcd_steward.engine.spoolfile import SpoolFile, too_small
+from etcd_steward.errors import InvalidInput, Unavailable
 from etcd_steward.models.run import Journal, SpoolSettings
+
+log = logging.getLogger(__name__)
 
 _DISK_RESERVE = 0.05
 """Share of the disk that is left free."""
-_IOV_MAX = 1024
-"""Buffers that Linux takes in one call."""
 _LOCK, _RESERVED, _JOURNAL = "lock", "reserved", "journal.json"
 _ORPHAN = ".orphan.json"
 
@@ -32,7 +32,8 @@ _ORPHAN = ".orphan.json"
 class DeadRun:
     """What a run that was killed had written down."""
 
-    store_url: str
+    store: str
+    """The store's identity: its URL and endpoint."""
     journal: Journal
     path: Path
     """Where that is written; to be removed once the store is clean."""
@@ -40,82 +41,6 @@ class DeadRun:
     def forget(self) -> None:
         """The store is clean: remove the note."""
         self.path.unlink(missing_ok=True)
-
-
-class SpoolFile:
-    """A file that is written once from its beginning, and read behind the writer."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._size = 0
-        self._ended = False
-        self._grown = asyncio.Condition()
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
-        return self._size
-
-    def append(self, blobs: Sequence[bytes]) -> None:
-        """Append `blobs`; blocking. Raises `OutOfSpace` when the disk is full."""
-        try:
-            for at in range(0, len(blobs), _IOV_MAX):
-                self._write(blobs[at : at + _IOV_MAX])
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise _full(self.path.parent.parent, "the disk ran full") from error
-            raise Unavailable(
-                f"the spool {self.path} can't be written: {error.strerror}"
-            ) from error
-
-    def _write(self, blobs: Sequence[bytes]) -> None:
-        wanted = sum(map(len, blobs))
-        written = os.writev(self._fd, blobs)
-        if written < wanted:
-            rest = memoryview(b"".join(blobs))
-            while written < wanted:
-                written += os.write(self._fd, rest[written:])
-        self._size += wanted
-
-    async def publish(self, *, ended: bool = False) -> None:
-        """Wake readers: more bytes are there, or no more will come."""
-        async with self._grown:
-            self._ended = self._ended or ended
-            self._grown.notify_all()
-
-    async def wait(self, size: int) -> int:
-        """Wait until `size` bytes are there or the file has ended; the bytes that are there."""
-        async with self._grown:
-            await self._grown.wait_for(lambda: self._ended or self._size >= size)
-            return self._size
-
-    async def ended(self) -> int:
-        """Wait for the end; the file's size."""
-        async with self._grown:
-            await self._grown.wait_for(lambda: self._ended)
-            return self._size
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill `buffer` from `offset`; how many bytes there were, fewer only at the end."""
-        filled = 0
-        while filled < len(buffer):
-            count = os.preadv(self._fd, [buffer[filled:]], offset + filled)
-            if count == 0:
-                break
-            filled += count
-        return filled
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset`; short only at the end."""
-        data = os.pread(self._fd, length, offset)
-        if len(data) == length or not data:
-            return data
-        return data + self.read_at(offset + len(data), length - len(data))
-
-    def close(self) -> None:
-        """Close the descriptor; the file goes with its directory."""
-        os.close(self._fd)
 
 
 class Spool:
@@ -129,17 +54,20 @@ class Spool:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: SpoolSettings, run: str) -> AsyncIterator["Spool"]:
+    async def open(
+        cls, settings: SpoolSettings, run: str, warn: Callable[[str], object] = log.warning
+    ) -> AsyncIterator["Spool"]:
         """A directory of the run's own; whatever dead runs left is removed first.
 
-        Raises `InvalidInput` if the spool's directory can't be made or written.
+        `warn` is told what could not be removed or read. Raises `InvalidInput` if the spool's
+        directory can't be made or written.
         """
         directory = settings.directory / f"{run}-{os.getpid()}"
         try:
             settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _locked(settings.directory / f".{_LOCK}"):
-                _sweep(settings.directory)
-                dead = tuple(_orphans(settings.directory))
+                _sweep(settings.directory, warn)
+                dead = tuple(_orphans(settings.directory, warn))
                 directory.mkdir(mode=0o700)
                 lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -153,7 +81,9 @@ class Spool:
         try:
             yield spool
         finally:
-            _remove(directory)
+            # Under the lock, so that nobody who adds up or sweeps sees half a directory.
+            with _locked(settings.directory / f".{_LOCK}"):
+                _remove(directory, warn)
             os.close(lock)
 
     def reserve(self, size: int) -> None:
@@ -162,7 +92,7 @@ class Spool:
         Raises `OutOfSpace` saying how much there is and how much it takes.
         """
         root = self._settings.directory
-        with _locked(root / f".{_LOCK}"):
+        with _spooling(root), _locked(root / f".{_LOCK}"):
             promised = used = 0
             for other in _runs(root):
                 if other != self.directory:
@@ -176,22 +106,23 @@ class Spool:
             if self._settings.limit is not None:
                 room = min(room, self._settings.limit - promised)
             if size > room:
-                raise _full(root, f"{_mib(size)} are needed and {_mib(max(0, room))} are free")
+                raise too_small(root, f"{_mib(size)} are needed and {_mib(max(0, room))} are free")
             (self.directory / _RESERVED).write_text(str(size), encoding="ascii")
 
     def create(self, name: str) -> SpoolFile:
         """A new, empty file."""
         return SpoolFile(self.directory / name)
 
-    def write_journal(self, store_url: str, journal: Journal) -> None:
+    def write_journal(self, store: str, journal: Journal) -> None:
         """Keep what the next run must clean up if this process is killed; on disk on return."""
-        text = json.dumps({"store": store_url, "journal": journal.model_dump(by_alias=True)})
+        text = json.dumps({"store": store, "journal": journal.model_dump(by_alias=True)})
         partial = self.directory / f"{_JOURNAL}.part"
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(self.directory / _JOURNAL)
+        with _spooling(self._settings.directory):
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(self.directory / _JOURNAL)
 
     def settled(self) -> None:
         """This run's upload has ended, one way or the other: nothing is left to clean up."""
@@ -202,14 +133,17 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
-def _full(root: Path, what: str) -> OutOfSpace:
-    error = OutOfSpace(
-        f"the spool {root} is too small: {what}",
-        hint="give it more room (--spool-dir, --spool-limit): it must hold one whole snapshot, "
-        "which is as large as etcd's database file",
-    )
-    error.side = "host"
-    return error
+@contextmanager
+def _spooling(root: Path) -> Iterator[None]:
+    """Raise what the operating system says as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise too_small(root, "the disk ran full") from error
+        failed = Unavailable(f"the spool {root} can't be used: {error.strerror}")
+        failed.side = "host"
+        raise failed from error
 
 
 @contextmanager
@@ -226,7 +160,7 @@ def _runs(root: Path) -> list[Path]:
     return [path for path in root.iterdir() if path.is_dir() and (path / _LOCK).exists()]
 
 
-def _sweep(root: Path) -> None:
+def _sweep(root: Path, warn: Callable[[str], object]) -> None:
     """Remove directories whose owner is dead, keeping their journals; the caller holds the lock."""
     for path in _runs(root):
         fd = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
@@ -235,22 +169,38 @@ def _sweep(root: Path) -> None:
         except BlockingIOError:
             continue
         else:
-            _remove(path)
+            _remove(path, warn)
         finally:
             os.close(fd)
 
 
-def _remove(directory: Path) -> None:
-    """Remove a run's data; a journal that is not settled stays, for the next run to act on."""
-    with suppress(FileNotFoundError):
-        (directory / _JOURNAL).rename(directory.parent / f"{directory.name}{_ORPHAN}")
-    shutil.rmtree(directory, ignore_errors=True)
+def _remove(directory: Path, warn: Callable[[str], object]) -> None:
+    """Remove a run's data; a journal that is not settled stays, for the next run to act on.
+
+    The lock goes last: without it nobody would know the directory for a run's.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            (directory / _JOURNAL).rename(directory.parent / f"{directory.name}{_ORPHAN}")
+        for path in sorted(directory.iterdir(), key=lambda path: path.name == _LOCK):
+            path.unlink()
+        directory.rmdir()
+    except OSError as error:
+        warn(
+            f"{directory} can't be removed: {error.strerror}. It may hold a whole snapshot, with "
+            "every Secret in the clear: remove it by hand"
+        )
 
 
-def _orphans(root: Path) -> Iterator[DeadRun]:
-    for path in root.glob(f"*{_ORPHAN}"):
-        entry = json.loads(path.read_text(encoding="utf-8"))
-        yield DeadRun(entry["store"], Journal.model_validate(entry["journal"]), path)
+def _orphans(root: Path, warn: Callable[[str], object]) -> Iterator[DeadRun]:
+    for path in sorted(root.glob(f"*{_ORPHAN}")):
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            yield DeadRun(str(entry["store"]), Journal.model_validate(entry["journal"]), path)
+        except (ValueError, TypeError, KeyError):  # of another version, or damaged
+            aside = path.with_name(f"{path.name}.unreadable")
+            path.rename(aside)
+            warn(f"what a killed run has written down can't be read, and was set aside as {aside}")
 
 
 def _reserved(directory: Path) -> int:
@@ -262,7 +212,7 @@ def _reserved(directory: Path) -> int:
 
 def _used(directory: Path) -> int:
     used = 0
-    for path in directory.iterdir():
-        with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # removed meanwhile
+        for path in directory.iterdir():
             used += path.stat().st_blocks * 512
     return used

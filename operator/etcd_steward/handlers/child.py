@@ -55,7 +55,7 @@ class Stopped:
     """The child was told to stop before it was done."""
 
     clean: bool
-    """It had time to abort what it had begun."""
+    """It said as its last word that nothing of it is left in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,10 @@ async def run_child(
     stopper = asyncio.create_task(child.stop_when_told(), name="stop the run when told")
     try:
         await child.say(request.model_dump_json(by_alias=True))
-        return await child.listen()
+        outcome = await child.listen()
+        if isinstance(outcome, Settled) and isinstance(request, SnapshotRequest):
+            return Stopped(clean=True) if stop.is_set() else _died(0)
+        return outcome
     finally:
         stopper.cancel()
         if process.returncode is None:
@@ -170,7 +173,7 @@ class _Child:
     async def _ended(self) -> Outcome:
         code = await self.process.wait()
         if self.stop.is_set():
-            return Stopped(clean=code >= 0)
+            return Stopped(clean=False)
         return _died(code)
 
     async def stop_when_told(self) -> None:

@@ -21,8 +21,19 @@ class Timing:
     """Before the second, third, … attempt; the last one repeats."""
     progress_every: float = 5.0
     """At most so often a run's progress is written: the operator must not be a load on etcd."""
-    journal_patience: float = 10.0
-    """How long a run waits for its journal to be written when the API server can write nothing."""
+    write_patience: float = 10.0
+    """How long a run waits for its status (its journal, above all) to be written when the API
+    server can write nothing: the backup matters more. Only its end is waited for as long as it
+    takes."""
+    refusal_patience: float = 60.0
+    """A 401 or 403 of the API server is believed when it has lasted so long: one that has just
+    started refuses for a moment."""
+    backup_patience: float = 30.0
+    """How long after its creation a run waits for its EtcdBackup: both may come from one file."""
+    presumed_dead_after: float = 90.0
+    """A run that is Running, but not ours, is somebody else's until it has been silent so long."""
+    settle_within: float = 120.0
+    """To find out what a dead run left."""
     check_every: float = 15.0
     """How often the watches are compared with the API server."""
     not_ready_after: float = 45.0

@@ -53,7 +53,7 @@ class Reporter:
         """
         self._writer.status = transition.journalled(self._writer.status, journal)
         try:
-            await self._writer.write(self._stop, self._timing.journal_patience)
+            await self._writer.write(self._stop, self._timing.write_patience)
         except Gone:
             self._stop.set()
 

@@ -48,7 +48,7 @@ async def resolve_etcd(
     user = password = None
     if spec.etcd.auth is not None:
         secret = await kube.secret(Key(namespace, spec.etcd.auth.secret_name))
-        user, password = secret.need("username"), SecretStr(secret.need("password"))
+        user, password = secret.need_line("username"), SecretStr(secret.need_line("password"))
     return EtcdConnection(endpoints=spec.etcd.endpoints, tls=tls, user=user, password=password)
 
 
@@ -79,10 +79,10 @@ async def _resolve_s3(
         )
     else:
         secret = await kube.secret(Key(namespace, spec.credentials_secret_name))
-        access_key = secret.need("AWS_ACCESS_KEY_ID").strip()
-        secret_key = SecretStr(secret.need("AWS_SECRET_ACCESS_KEY").strip())
-        token = secret.get("AWS_SESSION_TOKEN")
-        session_token = SecretStr(token.strip()) if token else None
+        access_key = secret.need_line("AWS_ACCESS_KEY_ID")
+        secret_key = SecretStr(secret.need_line("AWS_SECRET_ACCESS_KEY"))
+        if secret.get("AWS_SESSION_TOKEN") is not None:
+            session_token = SecretStr(secret.need_line("AWS_SESSION_TOKEN"))
     return S3Settings(
         bucket=spec.bucket,
         prefix=spec.prefix,

@@ -15,10 +15,12 @@ from etcd_steward.handlers import status as transition
 from etcd_steward.handlers import words
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.errors import edge
-from etcd_steward.handlers.run import ActiveRun, Identity
+from etcd_steward.handlers.identity import Identity
+from etcd_steward.handlers.read import read_status
+from etcd_steward.handlers.run import ActiveRun
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.handlers.writer import StatusWriter
-from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, Version
+from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, version_of
 from etcd_steward.models.kinds import (
     API_VERSION,
     BACKUP_LABEL,
@@ -61,7 +63,7 @@ def register(registry: kopf.OperatorRegistry, context: Context) -> None:
     async def changed(**_: Any) -> None:  # noqa: ANN401
         context.changed.set()
 
-    @kopf.daemon(*snapshots, registry=registry, id="run", when=is_active, cancellation_timeout=30.0)
+    @kopf.daemon(*snapshots, registry=registry, id="run", when=needs_us, cancellation_timeout=30.0)
     @edge
     async def run(body: Body, stopped: kopf.DaemonStopped, **_: Any) -> None:  # noqa: ANN401
         await follow(context, body, stopped)
@@ -88,15 +90,23 @@ async def connection(context: Context) -> kopf.ConnectionInfo:
     )
 
 
-def is_active(body: Body, **_: Any) -> bool:  # noqa: ANN401
-    """Whether a run has not ended yet."""
-    return not transition.is_terminal(snapshot_status(body))
+def needs_us(body: Body, **_: Any) -> bool:  # noqa: ANN401
+    """Whether a run has not ended, or has failed while nobody could look at what it left.
+
+    (kopf starts a daemon that has ended by itself only once in an operator's life: so the latter is
+    looked at once by each operator.) One that can't be read is left alone.
+    """
+    read = read_status(EtcdSnapshotStatus, body)
+    unfinished = not transition.is_terminal(read.status)
+    return read.understood and (unfinished or transition.must_be_settled(read.status))
 
 
 def may_have_left_something(body: Body, **_: Any) -> bool:  # noqa: ANN401
-    """Whether a run that is being deleted had begun an upload and not ended."""
+    """Whether a run that is being deleted may have begun an upload that is not settled."""
     deleting = body["metadata"].get("deletionTimestamp") is not None
-    return deleting and is_active(body) and "journal" in body.get("status", {})
+    status = snapshot_status(body)
+    begun = status.journal is not None or status.phase == "Running"
+    return deleting and begun and status.backup_spec is not None
 
 
 async def follow(context: Context, body: Body, stopped: kopf.DaemonStopped) -> None:
@@ -144,7 +154,7 @@ def active_run(context: Context, body: Body) -> ActiveRun:
         generation=meta["generation"],
         created=words.moment(meta["creationTimestamp"]),
         backup_name=body["spec"]["backupName"],
-        made_by_us=BACKUP_LABEL in meta.get("labels", {}),
+        made_by_us=meta.get("labels", {}).get(BACKUP_LABEL) == body["spec"]["backupName"],
     )
     # Copies: kopf replaces the body under our hands with each event.
     snapshot = reference("EtcdSnapshot", key, identity.uid)
@@ -158,7 +168,10 @@ def active_run(context: Context, body: Body) -> ActiveRun:
             kopf.event(order, type=type_, reason=reason, message=message)
 
     active = ActiveRun(
-        context, identity, StatusWriter(context.kube, key, snapshot_status(body)), announce
+        context,
+        identity,
+        StatusWriter(context.kube, key, version_of(body), snapshot_status(body)),
+        announce,
     )
     return active
 
@@ -179,14 +192,9 @@ def key_of(body: Body) -> Key:
     return Key(body["metadata"]["namespace"], body["metadata"]["name"])
 
 
-def version_of(body: Body) -> Version:
-    """Incarnation and version."""
-    return Version(body["metadata"]["uid"], int(body["metadata"]["resourceVersion"]))
-
-
 def snapshot_status(body: Body) -> EtcdSnapshotStatus:
-    """An EtcdSnapshot's status; the API server has checked its form."""
-    return EtcdSnapshotStatus.model_validate(dict(body.get("status", {})))
+    """An EtcdSnapshot's status, as far as it can be read."""
+    return read_status(EtcdSnapshotStatus, body).status
 
 
 def order_of(body: Body) -> Order:
@@ -197,7 +205,7 @@ def order_of(body: Body) -> Order:
         generation=body["metadata"]["generation"],
         created=words.moment(body["metadata"]["creationTimestamp"]),
         deleting="deletionTimestamp" in body["metadata"],
-        status=EtcdBackupStatus.model_validate(dict(body.get("status", {}))),
+        status=read_status(EtcdBackupStatus, body).status,
     )
 
 

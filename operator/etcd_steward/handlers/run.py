@@ -5,30 +5,42 @@ operator goes on where the old one was killed:
 
     no phase   claim it: copy the backup's spec, then attempt 1
     Pending    begin (or begin again) the attempt that `attempt` says
-    Running    that attempt's process died with its operator: what it left is settled, adopted if it
-               is complete; else the next attempt follows, or none if that was the last
+    Running    that attempt's process died with its operator, once it has been silent for so long:
+               what it left is settled, adopted if it is complete; else the next attempt follows, or
+               none if that was the last
+    Failed     with a journal: nobody could look at what it left; each new operator tries it once
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from etcd_steward.errors import InvalidInput, NotFound, StewardError, TransientError
+from etcd_steward.deadline import Deadline
+from etcd_steward.errors import (
+    InvalidInput,
+    NotFound,
+    StewardError,
+    TransientError,
+    Unauthorized,
+    on_side,
+)
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers import words
 from etcd_steward.handlers.child import Limits, Lost, Outcome, Stopped, run_child
 from etcd_steward.handlers.context import Context
+from etcd_steward.handlers.identity import Identity
+from etcd_steward.handlers.read import read_status
 from etcd_steward.handlers.reporter import Reporter
 from etcd_steward.handlers.resolve import resolve_etcd, resolve_store
 from etcd_steward.handlers.schedule import tick_of
 from etcd_steward.handlers.waits import held_unless, sleep_unless
-from etcd_steward.handlers.writer import Gone, StatusWriter
-from etcd_steward.kube import BACKUPS, Key
+from etcd_steward.handlers.writer import FOREVER, Gone, StatusWriter
+from etcd_steward.kube import BACKUPS, SNAPSHOTS
 from etcd_steward.models.kinds import EtcdBackupSpec, EtcdSnapshotStatus
 from etcd_steward.models.manifest import BackupRef, RunRef
 from etcd_steward.models.run import (
@@ -40,12 +52,12 @@ from etcd_steward.models.run import (
     SnapshotRequest,
 )
 
-SETTLE_TIMEOUT = 120.0
-"""Seconds to find out what a dead run left."""
 DEADLINE_SLACK = 60.0
 """Seconds that a child gets beyond its own deadline before it is killed."""
 LAST_WORDS = 5.0
 """Seconds to write down that a run was stopped."""
+
+Answer = TypeVar("Answer")
 
 Announce = Callable[[Literal["Normal", "Warning"], str, str], None]
 """Post an event: type, reason, message."""
@@ -56,29 +68,6 @@ INTERRUPTED = Failure(
     hint="Its pod's last state says why",
     transient=True,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which EtcdSnapshot."""
-
-    key: Key
-    uid: str
-    generation: int
-    created: datetime
-    backup_name: str
-    made_by_us: bool
-    """The scheduler created it, not a person."""
-
-    @property
-    def digits(self) -> str:
-        """The run's own digits in the store."""
-        return self.uid.replace("-", "")[:8]
-
-    @property
-    def backup(self) -> Key:
-        """The EtcdBackup that it names."""
-        return Key(self.key.namespace, self.backup_name)
 
 
 @dataclass(slots=True)
@@ -105,39 +94,111 @@ class ActiveRun:
 
     async def drive(self) -> None:
         """Run until the run has ended, `stop` is set or the object is gone."""
-        lock = self.context.turns[self.identity.backup]
         with contextlib.suppress(Gone):
+            attempt = await self._pick_up()
+            if attempt is None:
+                return
+            lock = self.context.turns[self.identity.backup]
             if lock.locked():
                 await self._set(transition.waiting(self.status, "Another run is under way"))
             async with held_unless(self.stop, lock) as ours:
-                if ours:
-                    await self._drive()
+                if ours and (self.status.backup_spec is not None or await self._claim()):
+                    while await self._another(await self._attempt(attempt), attempt):
+                        attempt += 1
 
-    async def _drive(self) -> None:
-        if self.status.backup_spec is None and not await self._claim():
-            return
+    async def _pick_up(self) -> int | None:
+        """Conclude what was begun before us; says which attempt comes next, None if there is none.
+
+        It needs no turn: no run of ours can be in the way of a dead one.
+        """
+        if transition.must_be_settled(self.status):
+            await self._settle_failed()
+            return None
+        if self.status.backup_spec is None:
+            return 1
+        if self.status.phase == "Running" and not await self._wait_until_dead():
+            return None
+        # Whoever had it before us may have started a process without being able to note it.
+        self.writer.status = transition.unnoted_start(self.status)
         attempt = self.status.attempt or 1
-        if self.status.phase == "Running":
-            outcome = await self._after_loss(INTERRUPTED)
-        else:
-            outcome = await self._attempt(attempt)
-        while await self._another(outcome, attempt):
-            attempt += 1
-            outcome = await self._attempt(attempt)
+        if self.status.phase != "Running":
+            return attempt
+        outcome = await self._after_loss(INTERRUPTED)
+        if isinstance(outcome, Stopped):
+            return None  # as it was: the next operator settles it, and counts the attempt
+        return attempt + 1 if await self._another(outcome, attempt) else None
 
-    async def _set(self, status: EtcdSnapshotStatus) -> None:
+    async def _settle_failed(self) -> None:
+        """Look at what a failed run left, now that it may be possible."""
+        shown = self.status.progress
+        outcome = await self.settle()
+        if isinstance(outcome, Result):
+            await self._complete(outcome)
+            return
+        status = self.status.model_copy(update={"progress": shown})
+        cleaned = isinstance(outcome, Settled)
+        await self._set(transition.settled(status) if cleaned else status)
+
+    async def _wait_until_dead(self) -> bool:
+        """Wait while the run may be another operator's; False if it ends meanwhile, or we do.
+
+        Nobody but the run's operator writes its heartbeat, so one that stands still tells.
+        """
+        limit = self.context.timing.presumed_dead_after
+        while (beat := self.status.heartbeat_time) is not None:
+            silent = (datetime.now(UTC) - words.moment(beat)).total_seconds()
+            if silent >= limit:
+                return True
+            if await sleep_unless(self.stop, min(limit - silent, limit)):
+                return False
+            await self._read_again()
+            if self.status.phase != "Running":
+                return not transition.is_terminal(self.status)
+        return True
+
+    async def _read_again(self) -> None:
+        while not self.stop.is_set():
+            try:
+                found = await self.context.kube.get(SNAPSHOTS, self.identity.key)
+            except NotFound as error:
+                raise Gone from error
+            except StewardError:
+                await sleep_unless(self.stop, self.context.timing.progress_every)
+                continue
+            if found["metadata"]["uid"] != self.identity.uid:
+                raise Gone
+            self.writer.reset(read_status(EtcdSnapshotStatus, found).status)
+            return
+
+    async def _set(self, status: EtcdSnapshotStatus, *, at_last: bool = False) -> bool:
+        """Have it written; only the end of a run is worth waiting for. Says whether it is."""
         self.writer.status = status
-        await self.writer.write(self.stop)
+        patience = FOREVER if at_last else self.context.timing.write_patience
+        return await self.writer.write(self.stop, patience)
+
+    async def _believed(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask again while the API server refuses: only a refusal that lasts is believed."""
+        deadline = Deadline.after(self.context.timing.refusal_patience)
+        while True:
+            try:
+                return await ask()
+            except Unauthorized:
+                if deadline.passed or self.stop.is_set():
+                    raise
+            pause = min(self.context.timing.progress_every, deadline.left())
+            await sleep_unless(self.stop, pause)
 
     async def _claim(self) -> bool:
         """Fix what this run will do. False if that can't be known, or there is no time left."""
         while not self.stop.is_set():
             try:
-                spec, uid = await self._backup()
-            except TransientError:
-                await sleep_unless(self.stop, self.context.timing.progress_every)
-                continue
+                spec, uid = await self._believed(self._backup)
             except StewardError as error:
+                if self.stop.is_set():
+                    return False
+                if isinstance(error, TransientError) or self._may_come(error):
+                    await sleep_unless(self.stop, self.context.timing.progress_every)
+                    continue
                 await self._fail(Failure.of(error))
                 return False
             await self._set(
@@ -151,6 +212,10 @@ class ActiveRun:
             )
             return True
         return False
+
+    def _may_come(self, error: StewardError) -> bool:
+        age = (datetime.now(UTC) - self.identity.created).total_seconds()
+        return isinstance(error, NotFound) and age < self.context.timing.backup_patience
 
     async def _backup(self) -> tuple[EtcdBackupSpec, str]:
         """The EtcdBackup's spec, as it is now, and its uid."""
@@ -167,13 +232,18 @@ class ActiveRun:
 
     async def _attempt(self, attempt: int) -> Outcome:
         """One attempt: resolve what it needs, then let a child do it."""
+        starts = (self.status.starts or 0) + 1
         try:
-            request = await self._request(attempt)
-        except _Sided as error:
-            return Failure.of(error.error).model_copy(update={"side": error.side})
-        await self._set(transition.started(self.status, attempt=attempt, now=datetime.now(UTC)))
+            request = await self._believed(lambda: self._request(starts))
+        except StewardError as error:
+            if self.stop.is_set():
+                return Stopped(clean=not self._journals())
+            return Failure.of(error)
+        await self._set(
+            transition.started(self.status, attempt=attempt, starts=starts, now=datetime.now(UTC))
+        )
         if self.stop.is_set():
-            return Stopped(clean=True)
+            return Stopped(clean=not self._journals())
         self.announce(
             "Normal",
             "RunStarted",
@@ -186,12 +256,12 @@ class ActiveRun:
             return Stopped(clean=False)  # it may not have got to what was there before it
         return outcome
 
-    async def _request(self, attempt: int) -> SnapshotRequest:
+    async def _request(self, starts: int) -> SnapshotRequest:
         identity, context, spec = self.identity, self.context, self.spec
         namespace = identity.key.namespace
-        with _side("etcd"):
+        with on_side("etcd"):
             etcd = await resolve_etcd(spec, namespace, context.config, context.kube)
-        with _side("store"):
+        with on_side("store"):
             store = await resolve_store(spec, namespace, context.config, context.kube)
         by = f"EtcdBackup {identity.backup}" if identity.made_by_us else "a person"
         return SnapshotRequest(
@@ -202,8 +272,13 @@ class ActiveRun:
                 namespace=namespace, name=identity.backup_name, uid=self.status.backup_uid
             ),
             requester=RunRef(name=identity.key.name, uid=identity.uid, requested_by=by),
-            run=identity.digits if attempt == 1 else f"{identity.digits}.{attempt}",
-            tick=tick_of(identity.key.name, identity.backup_name, identity.created),
+            run=identity.digits if starts == 1 else f"{identity.digits}.{starts}",
+            tick=tick_of(
+                identity.key.name,
+                identity.backup_name,
+                identity.created,
+                made_by_us=identity.made_by_us,
+            ),
             registry_prefix=context.config.registry_prefix,
             timeout=float(spec.active_deadline_seconds),
             earlier=self._journals(),
@@ -247,16 +322,17 @@ class ActiveRun:
             )
         except StewardError as error:
             return Failure.of(error)
+        seconds = self.context.timing.settle_within
         request = SettleRequest(
             store=store,
             spool=self.context.config.spool,
             run=self.identity.digits,
             earlier=self._journals(),
-            timeout=SETTLE_TIMEOUT,
+            timeout=seconds,
         )
         # It has nothing to report before it is done.
-        limits = replace(self.context.timing.limits, silence=SETTLE_TIMEOUT + DEADLINE_SLACK)
-        return await self._child(request, SETTLE_TIMEOUT, limits)
+        limits = replace(self.context.timing.limits, silence=seconds + DEADLINE_SLACK)
+        return await self._child(request, seconds, limits)
 
     async def _after_loss(self, failure: Failure) -> Outcome:
         """Settle what a lost process left; if it was not complete, its loss is a failure."""
@@ -267,16 +343,28 @@ class ActiveRun:
             case Stopped():
                 return Stopped(clean=False)
             case Settled():
-                self.writer.status = self.status.model_copy(update={"journal": None})
+                self.writer.status = transition.settled(self.status)
                 return failure
             case Lost(failure=other) | (Failure() as other):
-                hint = f"What it left in the store could not be looked at: {other.text}"
-                return failure.model_copy(update={"hint": hint})
+                journal = self.status.journal
+                where = f" in folder {journal.folder}" if journal else ""
+                hints = (
+                    failure.hint,
+                    f"What it left in the store{where} could not be looked at: {other.text}",
+                )
+                return failure.model_copy(update={"hint": ". ".join(filter(None, hints))})
 
     async def _another(self, outcome: Outcome, attempt: int) -> bool:
         """Draw the conclusion; True if another attempt is to follow, now."""
         if isinstance(outcome, Lost):
             outcome = await self._after_loss(outcome.failure)
+        elif (
+            isinstance(outcome, Failure)
+            and self._journals()
+            and not (outcome.transient and attempt < self.spec.attempts)
+            and outcome.reason != INTERRUPTED.reason  # that one was settled
+        ):
+            outcome = await self._after_loss(outcome)
         match outcome:
             case Result():
                 await self._complete(outcome)
@@ -291,8 +379,10 @@ class ActiveRun:
         return False
 
     async def _complete(self, result: Result) -> None:
-        await self._set(transition.completed(self.status, result, now=datetime.now(UTC)))
-        self.context.metrics.count(*self.identity.backup, "complete")
+        status = transition.completed(self.status, result, now=datetime.now(UTC))
+        if not await self._set(status, at_last=True):
+            return  # stopped: the next operator finds the manifest, and says so
+        self._count("complete")
         self.announce(
             "Normal",
             "Complete",
@@ -301,16 +391,16 @@ class ActiveRun:
         )
 
     async def _fail(self, failure: Failure) -> None:
-        await self._set(
-            transition.failed(
-                self.status,
-                failure,
-                backup_name=self.identity.backup_name,
-                now=datetime.now(UTC),
-            )
+        status = transition.failed(
+            self.status, failure, backup_name=self.identity.backup_name, now=datetime.now(UTC)
         )
-        self.context.metrics.count(*self.identity.backup, "failed")
+        if not await self._set(status, at_last=True):
+            return
+        self._count("failed")
         self.announce("Warning", failure.reason, f"{self.identity.key.name} failed: {failure.text}")
+
+    def _count(self, result: str) -> None:
+        self.context.metrics.count(*self.identity.backup, self.status.backup_uid, result)
 
     async def _back_off(self, failure: Failure, attempt: int) -> bool:
         delay = self.context.timing.back_off(attempt)
@@ -335,23 +425,6 @@ class ActiveRun:
         """Leave word for whoever comes next: the same attempt begins again."""
         if clean:
             self.context.clean.add(self.identity.uid)
-            self.writer.status = self.status.model_copy(update={"journal": None})
+            self.writer.status = transition.settled(self.status)
         self.writer.status = transition.waiting(self.status, "Stopped with the operator")
         await self.writer.write(asyncio.Event(), LAST_WORDS)
-
-
-class _Sided(Exception):
-    """An error, and which side it came from."""
-
-    def __init__(self, side: Literal["etcd", "store"], error: StewardError) -> None:
-        super().__init__(str(error))
-        self.side = side
-        self.error = error
-
-
-@contextlib.contextmanager
-def _side(side: Literal["etcd", "store"]) -> Iterator[None]:
-    try:
-        yield
-    except StewardError as error:
-        raise _Sided(side, error) from error

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from etcd_steward.errors import AlreadyExists, NotFound, StewardError
 from etcd_steward.handlers.context import Context
@@ -27,6 +27,7 @@ COALESCE = 0.2
 IDLE = 10.0
 """Seconds after which the loop looks even if nothing was seen to change: failed writes are done
 again, and the health check sees it turn."""
+TICK_MARGIN = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,17 @@ def due(order: Order, runs: Sequence[Run]) -> Due | None:
     return None if any(run.key.name == once.name for run in runs) else once
 
 
-def tick_of(name: str, backup_name: str, created: datetime) -> datetime:
-    """The moment that a run stands for: in its name if `Due` named it, else its creation."""
+def tick_of(name: str, backup_name: str, created: datetime, *, made_by_us: bool) -> datetime:
+    """The moment that a run stands for: in its name if `Due` named it, else its creation.
+
+    A person may name a run like one of ours, and copy its label: a tick far from the creation is
+    none.
+    """
     digits = name.removeprefix(f"{backup_name}-")
-    if digits != name and digits.isdigit() and len(digits) <= 11:
-        return datetime.fromtimestamp(int(digits), UTC)
+    if made_by_us and digits != name and digits.isdecimal() and len(digits) <= 11:
+        tick = datetime.fromtimestamp(int(digits), UTC)
+        if abs(tick - created) <= TICK_MARGIN:
+            return tick
     return created
 
 
@@ -87,7 +94,7 @@ async def look(context: Context) -> None:
             await _look_at(context, order, runs[order.key], now)
         except StewardError as error:
             log.warning("EtcdBackup %s: %s; tried again soon", order.key, error)
-        context.metrics.show(*order.key, figures(order, runs[order.key]))
+        context.metrics.show(order.key, order.version.uid, figures(order, runs[order.key]))
     context.metrics.keep_only(order.key for order in orders)
 
 
@@ -102,7 +109,7 @@ async def _look_at(context: Context, order: Order, runs: Sequence[Run], now: dat
     )
     if patch:
         with contextlib.suppress(NotFound):  # deleted meanwhile
-            await context.kube.patch_status(BACKUPS, order.key, patch)
+            await context.kube.patch_status(BACKUPS, order.key, order.version, patch)
 
 
 async def _create(context: Context, run: Due) -> None:

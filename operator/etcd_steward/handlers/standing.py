@@ -50,8 +50,16 @@ class Run:
 
 
 def of_order(order: Order, runs: Sequence[Run]) -> list[Run]:
-    """The runs of this very EtcdBackup, not of one that had its name before."""
-    return [run for run in runs if run.status.backup_uid in (None, order.version.uid)]
+    """The runs of this very EtcdBackup, not of one that had its name before.
+
+    A run that failed before it was claimed knows no uid; its age tells.
+    """
+    return [
+        run
+        for run in runs
+        if run.status.backup_uid == order.version.uid
+        or (run.status.backup_uid is None and (not run.terminal or run.created >= order.created))
+    ]
 
 
 def backup_status(order: Order, runs: Sequence[Run], now: datetime) -> EtcdBackupStatus:
@@ -145,6 +153,7 @@ def figures(order: Order, runs: Sequence[Run]) -> BackupFigures:
         if best.status.start_time and best.status.completion_time:
             duration = _seconds(best.status.completion_time) - _seconds(best.status.start_time)
     return BackupFigures(
+        created=order.created.timestamp(),
         last_success=_seconds(status.last_successful_time) if status.last_successful_time else None,
         last_verified=_seconds(status.last_verified_time) if status.last_verified_time else None,
         duration=duration,

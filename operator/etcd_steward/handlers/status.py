@@ -19,6 +19,7 @@ from etcd_steward.models.kinds import (
     RunVerification,
 )
 from etcd_steward.models.run import Failure, Journal, Progress, Result
+from etcd_steward.units import size
 
 RUN_AGAIN = "To run it again, create an EtcdSnapshot with spec.backupName: {backup}"
 WARNINGS_KEPT = 20
@@ -59,6 +60,11 @@ def find_condition(conditions: Sequence[Condition], type_: str) -> Condition | N
     return next((one for one in conditions if one.type == type_), None)
 
 
+def must_be_settled(status: EtcdSnapshotStatus) -> bool:
+    """Whether a run has failed while nobody could look at what it left."""
+    return status.phase == "Failed" and status.journal is not None
+
+
 def is_terminal(status: EtcdSnapshotStatus) -> bool:
     """Whether a run has ended."""
     return any(
@@ -90,12 +96,17 @@ def claimed(
     )
 
 
-def started(status: EtcdSnapshotStatus, *, attempt: int, now: datetime) -> EtcdSnapshotStatus:
-    """An attempt begins."""
+def started(
+    status: EtcdSnapshotStatus, *, attempt: int, starts: int, now: datetime
+) -> EtcdSnapshotStatus:
+    """An attempt begins, with the process number `starts` of this run."""
+    message = f"Attempt {attempt} is under way"
     return _with(
         status,
         phase="Running",
         attempt=attempt,
+        starts=starts,
+        message=message,
         heartbeat_time=words.timestamp(now),
         progress=RunProgress(step="Starting", text="Starting"),
         failed_side=None,
@@ -104,7 +115,7 @@ def started(status: EtcdSnapshotStatus, *, attempt: int, now: datetime) -> EtcdS
             "Complete",
             "False",
             "Running",
-            f"Attempt {attempt} is under way",
+            message,
             now=now,
             generation=status.observed_generation,
         ),
@@ -130,10 +141,20 @@ def progressed(
 
 def _progress_text(progress: Progress) -> str:
     if progress.step == "Streaming" and progress.total_bytes:
-        return f"Streaming {words.size(progress.raw_bytes)} of {words.size(progress.total_bytes)}"
+        return f"Streaming {size(progress.raw_bytes)} of {size(progress.total_bytes)}"
     if progress.step == "Uploading":
-        return f"Uploading, {words.size(progress.stored_bytes)} stored"
+        return f"Uploading, {size(progress.stored_bytes)} stored"
     return progress.step
+
+
+def unnoted_start(status: EtcdSnapshotStatus) -> EtcdSnapshotStatus:
+    """Leave one number out, so that no two processes ever write into one folder."""
+    return _with(status, starts=(status.starts or 0) + 1)
+
+
+def settled(status: EtcdSnapshotStatus) -> EtcdSnapshotStatus:
+    """Nothing of what earlier processes had begun is left in the store."""
+    return _with(status, journal=None)
 
 
 def journalled(status: EtcdSnapshotStatus, journal: Journal) -> EtcdSnapshotStatus:
@@ -156,38 +177,19 @@ def complete_message(result: Result) -> str:
     manifest = result.manifest
     return (
         f"{manifest.live_keys} keys at revision {manifest.revision}, "
-        f"{words.size(manifest.raw_size)} stored as {words.size(manifest.stored_size)} "
+        f"{size(manifest.raw_size)} stored as {size(manifest.stored_size)} "
         f"in {result.url}"
     )
 
 
 def completed(status: EtcdSnapshotStatus, result: Result, *, now: datetime) -> EtcdSnapshotStatus:
     """The manifest is written: the backup exists."""
-    manifest = result.manifest
+    manifest, proof = result.manifest, result.manifest.proof
     took = (now - words.moment(status.start_time)).total_seconds() if status.start_time else 0.0
-    proof = manifest.proof
-    conditions = status.conditions
-    outcomes: list[tuple[str, Holds, str, str]] = [
-        ("Complete", "True", "Complete", complete_message(result)),
-        ("Failed", "False", "Complete", ""),
-    ]
-    if proof is not None:
-        outcomes.append(("Verified", "True", str(proof.level), f"Proven to level {proof.level}"))
-    elif manifest.suspect is not None:
-        outcomes.append(("Verified", "False", "Suspect", manifest.suspect))
-    for type_, holds, reason, message in outcomes:
-        conditions = set_condition(
-            conditions,
-            type_,
-            holds,
-            reason,
-            message,
-            now=now,
-            generation=status.observed_generation,
-        )
     return _with(
         status,
         phase="Complete",
+        message=complete_message(result),
         completion_time=words.timestamp(now),
         heartbeat_time=words.timestamp(now),
         duration=words.duration(took),
@@ -205,8 +207,34 @@ def completed(status: EtcdSnapshotStatus, result: Result, *, now: datetime) -> E
         if proof is None
         else RunVerification(level=proof.level.value, time=words.timestamp(proof.at)),
         warnings=tuple(dict.fromkeys((*status.warnings, *manifest.warnings)))[-WARNINGS_KEPT:],
-        conditions=conditions,
+        conditions=_complete_conditions(status, result, now),
     )
+
+
+def _complete_conditions(
+    status: EtcdSnapshotStatus, result: Result, now: datetime
+) -> tuple[Condition, ...]:
+    manifest, conditions = result.manifest, status.conditions
+    outcomes: list[tuple[str, Holds, str, str]] = [
+        ("Complete", "True", "Complete", complete_message(result)),
+        ("Failed", "False", "Complete", ""),
+    ]
+    if manifest.proof is not None:
+        level = str(manifest.proof.level)
+        outcomes.append(("Verified", "True", level, f"Proven to level {level}"))
+    elif manifest.suspect is not None:
+        outcomes.append(("Verified", "False", "Suspect", manifest.suspect))
+    for type_, holds, reason, message in outcomes:
+        conditions = set_condition(
+            conditions,
+            type_,
+            holds,
+            reason,
+            message,
+            now=now,
+            generation=status.observed_generation,
+        )
+    return conditions
 
 
 def _artifact(result: Result) -> Artifact:
@@ -217,7 +245,7 @@ def _artifact(result: Result) -> Artifact:
         live_keys=manifest.live_keys,
         raw_bytes=manifest.raw_size,
         stored_bytes=manifest.stored_size,
-        size=words.size(manifest.stored_size),
+        size=size(manifest.stored_size),
         raw_sha256=manifest.raw_sha256,
         stored_sha256=manifest.snapshot.sha256,
         cluster_id=manifest.cluster_id,
@@ -231,10 +259,12 @@ def retrying(
 ) -> EtcdSnapshotStatus:
     """`attempt` failed in a way that may pass: the next one comes after `delay` seconds."""
     attempts = status.backup_spec.attempts if status.backup_spec else attempt + 1
+    message = f"Attempt {attempt} of {attempts} failed: {failure.text}"
     return _with(
         status,
         phase="Pending",
         attempt=attempt + 1,
+        message=message,
         heartbeat_time=words.timestamp(now),
         progress=RunProgress(
             step="Waiting",
@@ -246,7 +276,7 @@ def retrying(
             "Complete",
             "False",
             failure.reason,
-            f"Attempt {attempt} of {attempts} failed: {failure.text}",
+            message,
             now=now,
             generation=status.observed_generation,
         ),
@@ -255,7 +285,9 @@ def retrying(
 
 def waiting(status: EtcdSnapshotStatus, text: str) -> EtcdSnapshotStatus:
     """The run can't begin yet, or goes on later with the same attempt."""
-    return _with(status, phase="Pending", progress=RunProgress(step="Waiting", text=text))
+    return _with(
+        status, phase="Pending", message=text, progress=RunProgress(step="Waiting", text=text)
+    )
 
 
 def failed(
@@ -264,11 +296,12 @@ def failed(
     """The run has failed for good."""
     message = f"{failure.text.rstrip('.')}. {RUN_AGAIN.format(backup=backup_name)}"
     conditions = status.conditions
-    for type_, holds in (("Failed", "True"), ("Complete", "False")):
+    outcomes: tuple[tuple[str, Holds], ...] = (("Failed", "True"), ("Complete", "False"))
+    for type_, holds in outcomes:
         conditions = set_condition(
             conditions,
             type_,
-            "True" if holds == "True" else "False",
+            holds,
             failure.reason,
             message,
             now=now,
@@ -278,6 +311,7 @@ def failed(
     return _with(
         status,
         phase="Failed",
+        message=message,
         completion_time=words.timestamp(now),
         progress=RunProgress(step="Failed", text=f"Failed ({step})"),
         failed_side=failure.side,

@@ -1,17 +1,6 @@
-"""Figures and times in words, as conditions, events and columns show them."""
+"""Times in words, as conditions, events and columns show them."""
 
 from datetime import UTC, datetime
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-def size(count: int) -> str:
-    """Bytes in decimal units, three digits: `1.43 GB`."""
-    value, unit = float(count), 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    digits = 0 if unit == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:.{digits}f} {_UNITS[unit]}"
 
 
 def duration(seconds: float) -> str:

@@ -291,6 +291,12 @@ class EtcdSnapshotStatus(Model):
     attempt: int | None = Field(
         default=None, description="Which attempt is under way or was the last."
     )
+    starts: int | None = Field(
+        default=None,
+        description="How often a process was started for this run; its folder in the store is "
+        "numbered by it, so that none is used twice.",
+    )
+    message: str | None = Field(default=None, description="How the run stands, for people.")
     start_time: Time | None = Field(default=None, description="When the run was claimed.")
     completion_time: Time | None = Field(default=None, description="When it ended.")
     duration: str | None = Field(default=None, description="How long it took, for people.")

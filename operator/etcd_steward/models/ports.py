@@ -81,14 +81,19 @@ class Store(Protocol):
     """A place for backups: S3 or a local directory.
 
     Keys are relative to the store's prefix, never begin with `/`, and mean the same in every
-    implementation. All methods raise only `StewardError`: `NotFound`, `Unauthorized`, `Untrusted`
-    and `OutOfSpace` are final, `TransientError` was already retried for as long as the store's
-    settings say.
+    implementation. All methods raise only `StewardError`: `NotFound` (`NoSuchStore` if the bucket
+    or directory itself is missing), `Unauthorized`, `Untrusted` and `OutOfSpace` are final,
+    `TransientError` was already retried for as long as the store's settings say.
     """
 
     @property
     def url(self) -> str:
         """`s3://bucket/prefix` or `file:///path`: no credentials, no trailing slash."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """The URL with the endpoint: buckets of two endpoints may have the same name."""
         ...
 
     async def put_new(self, key: str, data: bytes) -> None:

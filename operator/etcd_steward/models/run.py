@@ -97,11 +97,14 @@ class Result(Model):
 
 
 class Settled(Model):
-    """Nothing was complete, and nothing of it is left in the store."""
+    """Nothing was complete, and nothing of it is left in the store.
+
+    The outcome of a settlement, and the last word of a snapshot that was stopped in good order.
+    """
 
     event: Literal["settled"] = "settled"
     aborted: int
-    """Uploads that were aborted."""
+    """Attempts that were cleaned up after."""
 
 
 class Failure(Model):

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
-from etcd_steward.errors import AlreadyExists, IntegrityError, NotFound
+from etcd_steward.errors import AlreadyExists, IntegrityError, NoSuchStore
 from etcd_steward.models.connection import LocalSettings
 from etcd_steward.models.ports import (
     ObjectInfo,
@@ -45,7 +45,7 @@ class LocalStore:
     place, so that it is there whole or not at all, also after a power cut. `confirmed` is False:
     nobody but us computed a checksum, so the caller reads back what the disk holds.
 
-    Writing creates the directory; to read from one that does not exist is `NotFound`, because a
+    Writing creates the directory; to read from one that does not exist is `NoSuchStore`, because a
     disk that is not mounted must not look like a store without backups.
     """
 
@@ -57,6 +57,11 @@ class LocalStore:
     def url(self) -> str:
         """`file:///path`."""
         return self._root.as_uri()
+
+    @property
+    def identity(self) -> str:
+        """The URL: there is no endpoint."""
+        return self.url
 
     def _path(self, key: str) -> Path:
         check_key(key)
@@ -182,7 +187,7 @@ class LocalStore:
         def checked() -> T:
             with translated(doing):
                 if not self._root.is_dir():
-                    raise NotFound(
+                    raise NoSuchStore(
                         f"{doing} failed: the store's directory {self._root} does not exist",
                         hint="Create or mount it, or correct the store's path",
                     )

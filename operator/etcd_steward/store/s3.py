@@ -56,6 +56,11 @@ class S3Store:
         """`s3://bucket/prefix`."""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
+    @property
+    def identity(self) -> str:
+        """The URL with the endpoint."""
+        return f"{self.url} at {self._calls.place.endpoint}"
+
     def _target(self, key: str) -> Target:
         check_key(key)
         name = self._prefix + key

@@ -5,6 +5,7 @@ place that decides.
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import stamina
 
-from etcd_steward.errors import IntegrityError, StewardError, TransientError
-from etcd_steward.store.s3_errors import TRANSLATED, DigestRefused, Place, translate
+from etcd_steward.errors import IntegrityError, PermanentError, StewardError, TransientError
+from etcd_steward.store.s3_errors import (
+    TRANSLATED,
+    DigestRefused,
+    Place,
+    holds_credential,
+    translate,
+)
 from etcd_steward.store.threads import settled
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ class Calls:
     def __init__(self, place: Place, *, retry_seconds: float, threads: int) -> None:
         self.place = place
         self._retry_seconds = retry_seconds
+        self._closed = threading.Event()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="s3")
 
     async def run(
@@ -60,7 +68,10 @@ class Calls:
         raise AssertionError  # stamina returns or raises
 
     def run_here(self, doing: str, call: Callable[[], T]) -> T:
-        """As `run`, but in this thread, which must not be the event loop's."""
+        """As `run`, but in this thread, which must not be the event loop's.
+
+        Nobody can cancel a thread: it stops trying once the store is closed.
+        """
         tries = _Tries(self._retry_seconds)
         try:
             for attempt in tries.context():
@@ -71,15 +82,22 @@ class Calls:
         raise AssertionError  # stamina returns or raises
 
     def _once(self, doing: str, call: Callable[[], T]) -> T:
+        if self._closed.is_set():
+            raise PermanentError(f"{doing} was given up")
         try:
             return call()
         except StewardError:
             raise
         except TRANSLATED as error:
-            raise translate(error, doing, self.place) from error
+            if not holds_credential(error):
+                raise translate(error, doing, self.place) from error
+            failure = translate(error, doing, self.place)
+        # Out here it does not carry the error with it, whose text must not be seen.
+        raise failure
 
     def close(self) -> None:
         """Take no more calls; those under way end at their time-out at the latest."""
+        self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

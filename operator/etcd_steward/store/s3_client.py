@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import boto3  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+from pydantic import SecretStr
 
 from etcd_steward.errors import InvalidInput, Refused
 from etcd_steward.models.connection import S3Settings
@@ -41,6 +42,22 @@ def check_settings(settings: S3Settings) -> None:
         raise InvalidInput("the store needs both an access key and a secret key, or neither")
     if settings.session_token is not None and settings.access_key is None:
         raise InvalidInput("a session token needs an access key and a secret key beside it")
+    keys = {
+        "access key": settings.access_key,
+        "secret key": _revealed(settings.secret_key),
+        "session token": _revealed(settings.session_token),
+    }
+    for name, key in keys.items():
+        if key is not None and (not key or not key.isprintable() or not key.isascii()):
+            raise InvalidInput(
+                f"the store's {name} is empty, or holds a line break or another character that no "
+                "key has",
+                hint="Write it again; `echo` without `-n` adds a line break",
+            )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def place_of(settings: S3Settings) -> Place:
@@ -55,12 +72,11 @@ def connect(settings: S3Settings, resources: contextlib.ExitStack, connections: 
     as `verify` it wins over AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE.
     """
     verify = None if settings.ca is None else _ca_file(settings.ca, resources)
-    secret, token = settings.secret_key, settings.session_token
     try:
         session = boto3.session.Session(
             aws_access_key_id=settings.access_key,
-            aws_secret_access_key=secret.get_secret_value() if secret else None,
-            aws_session_token=token.get_secret_value() if token else None,
+            aws_secret_access_key=_revealed(settings.secret_key),
+            aws_session_token=_revealed(settings.session_token),
             region_name=settings.region,
         )
         region = session.region_name or (_DEFAULT_REGION if settings.endpoint else None)

@@ -14,8 +14,8 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 from etcd_steward.errors import (
     AlreadyExists,
-    IntegrityError,
     InvalidInput,
+    NoSuchStore,
     NotFound,
     OutOfSpace,
     StewardError,
@@ -38,7 +38,10 @@ TRANSLATED: Final = (
 
 
 class UploadGone(NotFound):
-    """The store knows no such multipart upload: completed already, aborted, or expired."""
+    """The store knows no such multipart upload, or has lost a part of it.
+
+    Completed already, aborted, or expired: this upload is over, and another one may succeed.
+    """
 
 
 class DigestRefused(TransientError):
@@ -117,13 +120,11 @@ _REGION: Final = {
 _DIGEST: Final = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch"}
 _KEYS_HINT: Final = "Correct the access key and secret key of the store"
 _NO_CREDENTIALS: Final = (
-    boto.CredentialRetrievalError,
     boto.LoginError,
     boto.NoAuthTokenError,
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
     boto.SSOError,
-    boto.TokenRetrievalError,
 )
 _INVALID: Final = (
     boto.BaseEndpointResolverError,
@@ -147,6 +148,12 @@ def translate(error: Exception, doing: str, place: Place) -> StewardError:
     failed = f"{doing} failed"
     if isinstance(error, boto.ClientError):
         return _answered(_Answer.of(error), failed, place)
+    if holds_credential(error):
+        return Unauthorized(
+            f"{failed}: the store's keys can't be sent, because one holds a line break or another "
+            "character that no key has",
+            hint=_KEYS_HINT,
+        )
     if final := _unanswered(error, failed, place):
         return final
     return Unavailable(f"{failed}: {_one_line(error)}", hint=_connection_hint(error, place))
@@ -258,11 +265,14 @@ def _missing(answer: _Answer, failed: str, place: Place) -> StewardError | None:
             hint="It was aborted by somebody else or by a lifecycle rule; try again",
         )
     if answer.code == "InvalidPart":
-        return IntegrityError(
-            f"{failed}: the store has lost a part of the upload", hint="Try again"
-        )
-    if answer.status == 404:
+        return UploadGone(f"{failed}: the store has lost a part of the upload", hint="Try again")
+    if answer.code == "NoSuchKey" or (answer.status == 404 and answer.operation == "HeadObject"):
         return NotFound(f"{failed}: there is no such object")
+    if answer.status == 404:  # a web server, or a proxy, that knows no buckets
+        return NoSuchStore(
+            f"{failed}: {place.endpoint} knows no such address, and does not say what is missing",
+            hint="Correct the store's endpoint, bucket and path style",
+        )
     return None
 
 
@@ -297,9 +307,14 @@ def _again(answer: _Answer, failed: str, place: Place) -> StewardError | None:
     return None
 
 
-def no_bucket(failed: str, place: Place) -> NotFound:
+def holds_credential(error: BaseException) -> bool:
+    """Whether the texts of `error` quote a header, and with it a credential."""
+    return any("Invalid header value" in str(link) for link in _chain(error))
+
+
+def no_bucket(failed: str, place: Place) -> NoSuchStore:
     """The bucket itself is missing; `failed` is how the message begins."""
-    return NotFound(
+    return NoSuchStore(
         f"{failed}: bucket {place.bucket} does not exist at {place.endpoint}",
         hint="Create it, or correct the store's bucket (spec.store.s3.bucket)",
     )

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
 from etcd_steward.deadline import Deadline
-from etcd_steward.errors import IntegrityError, NotFound, StewardError, Unavailable
+from etcd_steward.errors import IntegrityError, NotFound, StewardError, Unauthorized, Unavailable
 from etcd_steward.models.ports import OpenUpload, Sent, Started, StoredPart, Written
 from etcd_steward.store.parts import MAX_PARTS, Part, cut
 from etcd_steward.store.s3_calls import Calls
-from etcd_steward.store.s3_errors import UploadGone
+from etcd_steward.store.s3_errors import UploadGone, translate
 from etcd_steward.store.threads import settled
 
 if TYPE_CHECKING:
@@ -56,14 +58,22 @@ async def abort(
 
     One answer is not enough: a part that was on its way lands after the abort and stays.
     """
+    doing = f"Aborting the upload of {target.url}"
 
     def once() -> None:
         client.abort_multipart_upload(Bucket=target.bucket, Key=target.name, UploadId=upload_id)
-        client.list_parts(Bucket=target.bucket, Key=target.name, UploadId=upload_id)
+        try:
+            client.list_parts(Bucket=target.bucket, Key=target.name, UploadId=upload_id)
+        except ClientError as error:
+            denied = translate(error, doing, calls.place)
+            if not isinstance(denied, Unauthorized):
+                raise
+            log.warning("%s was not confirmed: %s", doing, denied)
+            return
         raise Unavailable(f"the upload of {target.url} is still there after it was aborted")
 
     with contextlib.suppress(UploadGone):
-        await calls.run(f"Aborting the upload of {target.url}", once, seconds=seconds)
+        await calls.run(doing, once, seconds=seconds)
 
 
 class _Body(io.BytesIO):
@@ -99,7 +109,7 @@ class Upload:
         self._parts: dict[int, StoredPart] = {}
         self._crc32c = 0
         self._sent = 0
-        self._completing = self._completed = False
+        self._begun = self._completing = self._completed = False
 
     async def write(
         self,
@@ -119,6 +129,8 @@ class Upload:
             confirmed = await self._complete(upload_id)
         except BaseException as error:
             await settled(self._undo(error))
+            if isinstance(error, UploadGone):  # for the run, which may begin another one
+                raise Unavailable(error.message, hint=error.hint) from error
             raise
         parts = tuple(self._parts[number] for number in sorted(self._parts))
         return Written(key, self._sent, self._crc32c, confirmed, parts)
@@ -129,6 +141,7 @@ class Upload:
         def create() -> None:
             nonlocal attempts
             attempts += 1
+            self._begun = True
             # Kept here, in the thread, so that cancellation can't lose it.
             self._id = self._client.create_multipart_upload(
                 Bucket=self._target.bucket,
@@ -140,10 +153,10 @@ class Upload:
 
         await self._calls.run(f"Beginning the upload of {self._target.url}", create, settle=True)
         if attempts > 1:
-            await self._abort_nameless(self._id)
+            await self._abort_nameless(self._id, None)
         return self._id
 
-    async def _abort_nameless(self, own: str) -> None:
+    async def _abort_nameless(self, own: str, seconds: float | None) -> None:
         """Abort what earlier attempts began whose answers, and with them the IDs, were lost."""
         target = self._target
 
@@ -152,8 +165,9 @@ class Upload:
             same = [u for u in answer.get("Uploads", []) if u["Key"] == target.name]
             return [u["UploadId"] for u in same if u["UploadId"] != own]
 
-        for upload_id in await self._calls.run(f"Listing uploads of {target.url}", others):
-            await abort(self._client, self._calls, target, upload_id)
+        doing = f"Listing uploads of {target.url}"
+        for upload_id in await self._calls.run(doing, others, seconds=seconds):
+            await abort(self._client, self._calls, target, upload_id, seconds)
 
     async def _send(
         self,
@@ -273,10 +287,13 @@ class Upload:
 
     async def _undo(self, error: BaseException) -> None:
         """Leave nothing behind: abort the upload and, if it was completed after all, delete it."""
-        if not self._id:
+        if not self._begun:
             return
         try:
             async with Deadline.after(ABORT_SECONDS).enforce(f"cleaning up {self._target.url}"):
+                if not self._id:  # begun perhaps, but nobody was told its name
+                    await self._abort_nameless("", ABORT_SECONDS)
+                    return
                 await abort(self._client, self._calls, self._target, self._id, ABORT_SECONDS)
                 if self._completing:
                     await self._delete_completed()
