@@ -34,7 +34,8 @@ class BackupMetrics:
     """The figures of all EtcdBackups, in a registry of their own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        disable_created_metrics()  # when a counter began says nothing about a backup  # type: ignore[no-untyped-call]
+        # When a counter began says nothing about a backup.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
 
         def gauge(name: str, documentation: str) -> Gauge:
             return Gauge(f"{PREFIX}_{name}", documentation, LABELS, registry=registry)
