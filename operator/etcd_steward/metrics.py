@@ -35,7 +35,7 @@ class BackupMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         # When a counter began says nothing about a backup.
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+        disable_created_metrics()  # type: ignore[no-untyped-call]
 
         def gauge(name: str, documentation: str) -> Gauge:
             return Gauge(f"{PREFIX}_{name}", documentation, LABELS, registry=registry)
