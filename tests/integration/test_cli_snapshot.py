@@ -26,7 +26,9 @@ async def test_a_snapshot_goes_to_s3_and_comes_back(
     env = seaweedfs.environment()
     spool = f"--spool-dir={tmp_path / 'spool'}"
 
-    saved = await steward(*etcd_mtls.connection_flags(), "snapshot", "save", *s3, spool, env=env)
+    saved = await steward(
+        *etcd_mtls.connection_flags(), "snapshot", "save", "--no-progress", *s3, spool, env=env
+    )
     assert (saved.code, saved.err) == (0, "")
     assert URL.fullmatch(saved.out.strip())
     url = saved.out.strip()
