@@ -195,6 +195,7 @@ async def test_two_endpoints_may_lead_to_one_member(etcd: EtcdCluster, tmp_path:
             "save",
             f"--endpoints={one.address()},{other.address()}",
             f"--store=file://{tmp_path}",
+            "--no-progress",
             "-ojson",
         )
     assert (said.code, said.err) == (0, "")
