@@ -7,7 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
-from etcd_steward.errors import AlreadyExists, IntegrityError, NoSuchStore
+from etcd_steward.errors import (
+    AlreadyExists,
+    IntegrityError,
+    NoSuchStore,
+    NotFound,
+    Unavailable,
+)
 from etcd_steward.models.connection import LocalSettings
 from etcd_steward.models.ports import (
     ObjectInfo,
@@ -108,6 +114,10 @@ class LocalStore:
                     size, crc32c = part.offset + len(part.data), part.crc32c_so_far
                     sent(size)
             await settled(asyncio.to_thread(partial.move_into_place))
+        except NotFound as gone:
+            raise Unavailable(
+                f"what was written of {key} has gone: somebody else aborted it", hint="Try again"
+            ) from gone
         except BaseException:
             await settled(asyncio.to_thread(partial.discard))
             raise
