@@ -114,12 +114,13 @@ class LocalStore:
                     size, crc32c = part.offset + len(part.data), part.crc32c_so_far
                     sent(size)
             await settled(asyncio.to_thread(partial.move_into_place))
-        except NotFound as gone:
-            raise Unavailable(
-                f"what was written of {key} has gone: somebody else aborted it", hint="Try again"
-            ) from gone
-        except BaseException:
+        except BaseException as error:
             await settled(asyncio.to_thread(partial.discard))
+            if isinstance(error, NotFound):
+                raise Unavailable(
+                    f"what was written of {key} has gone: somebody else aborted it",
+                    hint="Try again",
+                ) from error
             raise
         return Written(key, size, crc32c, confirmed=False, parts=tuple(parts))
 
