@@ -7,13 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
-from etcd_steward.errors import (
-    AlreadyExists,
-    IntegrityError,
-    NoSuchStore,
-    NotFound,
-    Unavailable,
-)
+from etcd_steward.errors import AlreadyExists, IntegrityError, NoSuchStore
 from etcd_steward.models.connection import LocalSettings
 from etcd_steward.models.ports import (
     ObjectInfo,
@@ -114,13 +108,8 @@ class LocalStore:
                     size, crc32c = part.offset + len(part.data), part.crc32c_so_far
                     sent(size)
             await settled(asyncio.to_thread(partial.move_into_place))
-        except BaseException as error:
+        except BaseException:
             await settled(asyncio.to_thread(partial.discard))
-            if isinstance(error, NotFound):
-                raise Unavailable(
-                    f"what was written of {key} has gone: somebody else aborted it",
-                    hint="Try again",
-                ) from error
             raise
         return Written(key, size, crc32c, confirmed=False, parts=tuple(parts))
 

@@ -176,9 +176,12 @@ class PartialFile:
             try:
                 make_folders(self._target.parent)
                 move()
-            except FileNotFoundError:
+            except FileNotFoundError as error:
                 if not self._path.exists():
-                    raise
+                    raise Unavailable(
+                        f"what was written of {self._target} has gone: somebody else aborted it",
+                        hint="Try again",
+                    ) from error
             else:
                 return
         raise Unavailable(f"Writing {self._target} failed: its folder keeps disappearing")
