@@ -87,5 +87,9 @@ class OperatorConfig:
     registry_prefix: str = "/registry"
     kubeconfig: Path | None = None
     """None: in the pod, else as kubectl finds it."""
+    max_runs: int = 2
+    """At most so many runs at once, over all EtcdBackups."""
     metrics_port: int = 8080
     health_port: int = 8081
+    leader_elect: bool = True
+    """Whether other operators may run: a Lease in `namespace` says which one acts."""

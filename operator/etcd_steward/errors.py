@@ -8,6 +8,7 @@ above needs to know grpc, boto3 or kubernetes. Two roots decide what happens nex
     StewardError
     ├── PermanentError
     │   ├── InvalidInput       a flag, field or file says something that can't be meant
+    │   │   └── InvalidSchedule  a schedule or time zone that can't be followed
     │   ├── NotFound           the key, Secret or object is not there
     │   │   └── NoSuchStore    the bucket or directory itself is not there
     │   ├── AlreadyExists      a conditional write found the name taken by somebody else
@@ -63,6 +64,12 @@ class InvalidInput(PermanentError):
 
     reason = "InvalidInput"
     exit_code = 2
+
+
+class InvalidSchedule(InvalidInput):
+    """A schedule or time zone that can't be followed."""
+
+    reason = "InvalidSchedule"
 
 
 class NotFound(PermanentError):

@@ -9,9 +9,10 @@ which know neither metadata-only lists nor the status of our kinds as types.
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -43,6 +44,7 @@ CONFLICTS = 5
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 BACKUPS = "etcdbackups"
 SNAPSHOTS = "etcdsnapshots"
+LEASES = "coordination.k8s.io/v1"
 
 Object = dict[str, Any]
 
@@ -198,12 +200,20 @@ class Kube:
         return await self._call("GET", _path(plural, where), what=f"{plural} {where}")
 
     async def patch_status(
-        self, plural: str, where: Key, version: Version, status: Object
+        self,
+        plural: str,
+        where: Key,
+        version: Version,
+        status: Object,
+        *,
+        overtaken: Callable[[Object], None] = lambda _: None,
     ) -> Version:
         """Merge `status` into an object's status (RFC 7386: None removes a field).
 
-        Raises `NotFound` too if the object of that name is another one by now: the API server
-        ignores a `metadata.uid` in a patch of a status, so the version is what pins it.
+        `overtaken` is shown the object as somebody else has changed it since `version`, before
+        this is written over it; it may raise. Raises `NotFound` too if the object of that name is
+        another one by now: the API server ignores a `metadata.uid` in a patch of a status, so the
+        version is what pins it.
         """
         tries = 0
         while True:
@@ -221,10 +231,11 @@ class Kube:
                 tries += 1
                 if tries == CONFLICTS:
                     raise
-            newer = version_of(await self.get(plural, where))
-            if newer.uid != version.uid:
+            newer = await self.get(plural, where)
+            if version_of(newer).uid != version.uid:
                 raise NotFound(f"{plural} {where} is another one by now")
-            version = newer
+            overtaken(newer)
+            version = version_of(newer)
 
     async def create(self, plural: str, body: Object) -> Object:
         """Create one of our objects. Raises `AlreadyExists`."""
@@ -235,6 +246,72 @@ class Kube:
             body={"apiVersion": API_VERSION, **body},
             what=f"{plural} {namespace}/{body['metadata']['name']}",
         )
+
+    async def delete(self, plural: str, where: Key, version: Version) -> None:
+        """Delete one of our objects, if it is still this one. Raises `NotFound` if it is not."""
+        try:
+            await self._call(
+                "DELETE",
+                _path(plural, where),
+                body={"kind": "DeleteOptions", "preconditions": {"uid": version.uid}},
+                what=f"the deletion of {plural} {where}",
+            )
+        except _Conflict as error:
+            raise NotFound(f"{plural} {where} is another one by now") from error
+
+    async def is_going(self, namespace: str) -> bool:
+        """Whether a namespace, or one of our CRDs, is being deleted, and all in it by that."""
+        paths = [f"/api/v1/namespaces/{quote(namespace)}"] + [
+            f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{plural}.{GROUP}"
+            for plural in (BACKUPS, SNAPSHOTS)
+        ]
+        for path in paths:
+            try:
+                found = await self._call("GET", path, what=path)
+            except NotFound:
+                return True
+            if "deletionTimestamp" in found["metadata"]:
+                return True
+        return False
+
+    async def release(self, plural: str, finalizer: str) -> None:
+        """Take our finalizer from all objects of a kind that has one.
+
+        Raises `NotFound` if there is no such kind any more.
+        """
+        path = f"/apis/{API_VERSION}/{plural}"
+        found = await self._call("GET", path, accept=METADATA_ONLY, what=f"the list of {plural}")
+        for item in found["items"] or ():
+            meta = item["metadata"]
+            held = meta.get("finalizers", [])
+            if finalizer not in held:
+                continue
+            with contextlib.suppress(NotFound):
+                await self._call(
+                    "PATCH",
+                    _path(plural, Key(meta["namespace"], meta["name"])),
+                    body={"metadata": {"finalizers": [one for one in held if one != finalizer]}},
+                    content_type="application/merge-patch+json",
+                    what=f"the finalizers of {plural} {meta['namespace']}/{meta['name']}",
+                )
+
+    async def lease(self, where: Key) -> Object:
+        """A Lease, as etcd has it. Raises `NotFound`."""
+        return await self._call(
+            "GET", f"{_leases(where)}/{quote(where.name)}", what=f"Lease {where}"
+        )
+
+    async def create_lease(self, where: Key, spec: Object) -> Object:
+        """Create a Lease. Raises `AlreadyExists`, and `NotFound` if there is no such namespace."""
+        meta = {"namespace": where.namespace, "name": where.name}
+        body = {"apiVersion": LEASES, "kind": "Lease", "metadata": meta, "spec": spec}
+        return await self._call("POST", _leases(where), body=body, what=f"Lease {where}")
+
+    async def update_lease(self, where: Key, found: Object, spec: Object) -> Object:
+        """Replace a Lease's spec, if it is still as it was `found`; else `Unavailable`."""
+        body = {**found, "apiVersion": LEASES, "kind": "Lease", "spec": spec}
+        path = f"{_leases(where)}/{quote(where.name)}"
+        return await self._call("PUT", path, body=body, what=f"Lease {where}")
 
     async def versions(self, plural: str) -> dict[Key, Version]:
         """Which of our objects exist in which version, from the API server's own memory.
@@ -309,6 +386,10 @@ async def _load_default(configuration: Configuration) -> None:
 
 def _path(plural: str, where: Key) -> str:
     return f"/apis/{API_VERSION}/namespaces/{where.namespace}/{plural}/{quote(where.name)}"
+
+
+def _leases(where: Key) -> str:
+    return f"/apis/{LEASES}/namespaces/{where.namespace}/leases"
 
 
 def _error(status: int, text: bytes, what: str) -> StewardError:

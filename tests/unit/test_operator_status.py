@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers import words
-from etcd_steward.handlers.schedule import due, tick_of
-from etcd_steward.handlers.standing import Order, Run, backup_status, figures
+from etcd_steward.handlers.standing import Looked, Order, Run, backup_status, figures
 from etcd_steward.kube import Key, Version
 from etcd_steward.models.kinds import (
     EtcdBackupSpec,
@@ -105,6 +104,7 @@ def order(**status: object) -> Order:
         created=NOW,
         deleting=False,
         status=EtcdBackupStatus(**status),
+        spec=SPEC,
     )
 
 
@@ -258,6 +258,38 @@ def test_runs_of_an_earlier_order_of_that_name_are_not_ours() -> None:
     assert status.last_successful_time is None
 
 
+def test_what_an_earlier_order_left_in_the_store_counts_as_a_backup() -> None:
+    left = complete().model_copy(update={"backup_uid": "another", "kept": ("last",)})
+    status = backup_status(order(), [make_run("a", left)], NOW)
+    assert status.last_snapshot_name is None
+    assert status.last_successful_time == words.timestamp(LATER)
+    assert status.last_url == "s3://b/prod/x"
+
+
+def test_a_look_through_the_store_is_told() -> None:
+    looked = Looked(LATER, cluster="1f0c9a3e", cluster_id="cd", kept=3, frozen="the clock is wrong")
+    status = backup_status(order(), [], NOW, looked=looked)
+    assert (status.cluster, status.cluster_id, status.kept) == ("1f0c9a3e", "cd", 3)
+    assert status.looked_time == words.timestamp(LATER)
+    frozen = transition.find_condition(status.conditions, "RetentionFrozen")
+    assert frozen is not None
+    assert (frozen.status, frozen.message) == ("True", "the clock is wrong")
+
+
+def test_a_look_that_failed_is_told_until_a_run_knows_better() -> None:
+    looked = Looked(LATER, failure="no such bucket")
+    before = make_run("a", complete(10))
+    status = backup_status(order(kept=3), [before], NOW, looked=looked)
+    store = transition.find_condition(status.conditions, "StoreAvailable")
+    assert store is not None
+    assert (store.status, store.message) == ("False", "no such bucket")
+    assert status.kept == 3
+    status = backup_status(order(), [make_run("b", complete(500))], NOW, looked=looked)
+    store = transition.find_condition(status.conditions, "StoreAvailable")
+    assert store is not None
+    assert store.status == "True"
+
+
 def test_a_run_that_failed_before_an_order_existed_is_not_ours() -> None:
     unclaimed = failed().model_copy(update={"backup_uid": None})
     old = replace(make_run("a", unclaimed), created=NOW - timedelta(seconds=1))
@@ -278,26 +310,6 @@ def test_figures_come_from_the_newest_complete_run() -> None:
         1,
     )
     assert found.last_success == LATER.timestamp()
-
-
-def test_a_one_shot_is_due_once() -> None:
-    fresh = due(order(), [])
-    assert fresh is not None
-    assert fresh.name == f"nightly-{int(NOW.timestamp())}"
-    assert due(order(), [make_run(fresh.name, EtcdSnapshotStatus())]) is None
-    assert due(order(last_snapshot_name=fresh.name), []) is None
-    assert due(order(active_snapshot_name=fresh.name), []) is None
-
-
-def test_a_tick_is_read_from_the_name_that_was_made_of_it() -> None:
-    made = due(order(), [])
-    assert made is not None
-    assert tick_of(made.name, "nightly", LATER, made_by_us=True) == NOW
-    assert tick_of(made.name, "nightly", LATER, made_by_us=False) == LATER
-    assert tick_of("by-hand", "nightly", LATER, made_by_us=True) == LATER
-    assert tick_of("nightly-x", "nightly", LATER, made_by_us=True) == LATER
-    assert tick_of("nightly-2", "nightly", LATER, made_by_us=True) == LATER  # not 1970
-    assert tick_of("nightly-99999999999", "nightly", LATER, made_by_us=True) == LATER
 
 
 json_values = st.recursive(

@@ -77,6 +77,17 @@ etcd-steward run --etcd-namespaces etcd-steward,platform --spool-dir /spool --sp
     "env: ETCD_STEWARD_KUBECONFIG]",
 )
 @click.option(
+    "--max-runs",
+    cls=Option,
+    section=SECTION,
+    envvar="ETCD_STEWARD_MAX_RUNS",
+    type=click.IntRange(1, 100),
+    default=2,
+    metavar="COUNT",
+    help="So many backups are taken at once; others wait.  [default: 2; "
+    "env: ETCD_STEWARD_MAX_RUNS]",
+)
+@click.option(
     "--metrics-port",
     cls=Option,
     section=SECTION,
@@ -96,15 +107,27 @@ etcd-steward run --etcd-namespaces etcd-steward,platform --spool-dir /spool --sp
     metavar="PORT",
     help="Where /healthz and /readyz answer.  [default: 8081; env: ETCD_STEWARD_HEALTH_PORT]",
 )
+@click.option(
+    "--leader-elect/--no-leader-elect",
+    cls=Option,
+    section=SECTION,
+    envvar="ETCD_STEWARD_LEADER_ELECT",
+    default=True,
+    help="Act only while holding Lease etcd-steward in the operator's own namespace, so that "
+    "several can run.  [default: --leader-elect; env: ETCD_STEWARD_LEADER_ELECT]",
+)
 def operator(
+    *,
     etcd: EtcdFlags | None,
     spool: SpoolSettings,
     namespace: str | None,
     namespaces: str | None,
     registry_prefix: str,
     kubeconfig: Path | None,
+    max_runs: int,
     metrics_port: int,
     health_port: int,
+    leader_elect: bool,
 ) -> None:
     """Run the operator: look after what the cluster's EtcdBackups declare.
 
@@ -120,10 +143,12 @@ def operator(
         spool=spool,
         registry_prefix="/" + registry_prefix.strip("/"),
         kubeconfig=kubeconfig,
+        max_runs=max_runs,
         metrics_port=metrics_port,
         health_port=health_port,
+        leader_elect=leader_elect,
     )
     from etcd_steward.handlers.operator import run_operator  # noqa: PLC0415  # kopf: a second
 
     configure()
-    asyncio.run(run_operator(config))  # kopf listens to SIGTERM and SIGINT itself
+    asyncio.run(run_operator(config))  # it listens to SIGTERM and SIGINT itself

@@ -11,18 +11,19 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from pydantic import ValidationError
 
 from etcd_steward.models.run import (
     EVENT,
+    Catalogued,
+    CatalogueEntry,
     Failure,
     Journal,
     Progress,
+    Request,
     Result,
     Settled,
-    SettleRequest,
     SnapshotRequest,
     Warned,
 )
@@ -34,20 +35,22 @@ LINE_LIMIT = 4 << 20
 """Bytes; a manifest has at most one MiB."""
 
 
-class Listener(Protocol):
-    """Whoever is told what a child says."""
+class Listener:
+    """Whoever is told what a child says; this one minds nothing but what its job may not do."""
 
     def progress(self, progress: Progress) -> None:
         """The run is this far. Must not block."""
-        ...
 
     def warning(self, message: str) -> None:
         """Something to look at though the run goes on. Must not block."""
-        ...
+
+    def entry(self, entry: CatalogueEntry) -> None:
+        """A backup lies in the store. Must not block."""
+        raise AssertionError(f"this job lists nothing, and found {entry.url}")
 
     async def journal(self, journal: Journal) -> None:
         """Write this down; the child goes on when this returns."""
-        ...
+        raise AssertionError(f"this job uploads nothing, and began {journal.key}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Lost:
     failure: Failure
 
 
-Outcome = Result | Settled | Failure | Stopped | Lost
+Outcome = Result | Settled | Catalogued | Failure | Stopped | Lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class Limits:
 
 async def run_child(
     command: Sequence[str],
-    request: SnapshotRequest | SettleRequest,
+    request: Request,
     listener: Listener,
     stop: asyncio.Event,
     limits: Limits,
@@ -166,7 +169,9 @@ class _Child:
             case Journal():
                 await self.listener.journal(event)
                 await self.say("ok")
-            case Result() | Settled() | Failure():
+            case CatalogueEntry():
+                self.listener.entry(event)
+            case Result() | Settled() | Catalogued() | Failure():
                 return event
         return None
 

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 
 from etcd_steward.config import OperatorConfig
 from etcd_steward.handlers.child import RUNNER, Limits
-from etcd_steward.handlers.standing import Order, Run
+from etcd_steward.handlers.elector import Election, Elector
+from etcd_steward.handlers.standing import Looked, Order, Run
+from etcd_steward.handlers.waits import sleep_unless
 from etcd_steward.kube import Key, Kube
 from etcd_steward.metrics import BackupMetrics
+
+LOOK_AGAIN = 0.5
+"""Seconds; a look at our own clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,12 @@ class Timing:
     """A run that is Running, but not ours, is somebody else's until it has been silent so long."""
     settle_within: float = 120.0
     """To find out what a dead run left."""
+    look_every: float = 3600.0
+    """How often a store is looked through though nothing has happened."""
+    look_pace: float = 120.0
+    """Between two such looks: each is a process, and there may be hundreds of EtcdBackups."""
+    look_within: float = 300.0
+    """To look through one store."""
     check_every: float = 15.0
     """How often the watches are compared with the API server."""
     not_ready_after: float = 45.0
@@ -43,6 +54,7 @@ class Timing:
     alone_limit: float = 900.0
     """Without an answer of the API server: perhaps it is us."""
     limits: Limits = field(default_factory=Limits)
+    election: Election = field(default_factory=Election)
 
     def back_off(self, attempt: int) -> float:
         """How long to wait after `attempt` failed."""
@@ -57,19 +69,71 @@ class Context:
     kube: Kube
     metrics: BackupMetrics
     timing: Timing = field(default_factory=Timing)
+    elector: Elector | None = None
+    """None: there is no other operator."""
     command: Sequence[str] = RUNNER
     order_index: Mapping[Key, Collection[Order]] = field(default_factory=dict)
     """kopf's index of all EtcdBackups; each key holds one."""
     run_index: Mapping[Key, Collection[Run]] = field(default_factory=dict)
-    """kopf's index of all EtcdSnapshots; each key holds one."""
+    """kopf's index of all EtcdSnapshots, by the EtcdBackup that they name."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by each event of a watch; the scheduler waits for it."""
+    dirty: set[Key] = field(default_factory=set)
+    """EtcdBackups of which something has changed since the scheduler looked."""
+    looked: dict[Key, Looked] = field(default_factory=dict)
+    """What the last look through an EtcdBackup's store has found."""
+    to_look_through: dict[Key, bool] = field(default_factory=dict)
+    """EtcdBackups whose store somebody wants looked through, and whether retention may act."""
+    look_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when one is added."""
     clean: set[str] = field(default_factory=set)
     """uids of deleted runs that are known to have left nothing in the store."""
+    under_way: set[str] = field(default_factory=set)
+    """uids of runs with a process of ours, from its start to the word about its end."""
     turned_at: float = field(default_factory=time.monotonic)
     """When the scheduler's loop last turned."""
     turns: defaultdict[Key, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """Runs of one backup never overlap."""
+    slots: asyncio.Semaphore = field(init=False)
+    """At most so many runs at once, whatever they back up: others wait in their order."""
+
+    def __post_init__(self) -> None:
+        """Make room for as many runs as the installer allows."""
+        self.slots = asyncio.Semaphore(self.config.max_runs)
+
+    def leads(self) -> bool:
+        """Whether this operator may begin something: claim, create, start, delete."""
+        return self.elector is None or self.elector.leads
+
+    async def leading(self, stop: asyncio.Event) -> bool:
+        """Wait until it may; False if `stop` came first."""
+        while not self.leads():
+            if await sleep_unless(stop, LOOK_AGAIN):
+                return False
+        return not stop.is_set()
+
+    def touch(self, backup: Key) -> None:
+        """Have the scheduler look at an EtcdBackup."""
+        self.dirty.add(backup)
+        self.changed.set()
+
+    def look_through(self, backup: Key, *, prune: bool) -> None:
+        """Have an EtcdBackup's store looked through soon."""
+        self.to_look_through[backup] = prune or self.to_look_through.get(backup, False)
+        self.look_wanted.set()
+
+    def busy(self, backup: Key) -> bool:
+        """Whether a run of an EtcdBackup is under way here."""
+        lock = self.turns.get(backup)
+        return lock is not None and lock.locked()
+
+    def order(self, key: Key) -> Order | None:
+        """One EtcdBackup, as the watch shows it."""
+        return next(iter(self.order_index.get(key, ())), None)
+
+    def runs_of(self, backup: Key) -> list[Run]:
+        """All EtcdSnapshots that name an EtcdBackup."""
+        return list(self.run_index.get(backup, ()))
 
     def orders(self) -> list[Order]:
         """All EtcdBackups, as the watch shows them."""

@@ -9,14 +9,16 @@ is overdue means a dead watch; where nothing happens, nothing can be missed. `/h
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 
 from etcd_steward.errors import StewardError
-from etcd_steward.handlers.context import Context
+from etcd_steward.handlers.context import Context, Timing
+from etcd_steward.handlers.elector import Elector
 from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, Version
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,18 @@ def _older(shown: Version | None, listed: Version) -> bool:
     if shown is None:
         return True
     return shown.uid != listed.uid or shown.resource_version < listed.resource_version
+
+
+class Probed(Protocol):
+    """Whoever can say whether this process is well."""
+
+    def not_ready(self) -> list[str]:
+        """Why it can't do its work now; empty if it can."""
+        ...
+
+    def not_alive(self) -> list[str]:
+        """Why only a restart will help; empty if it lives."""
+        ...
 
 
 @dataclass(slots=True)
@@ -107,10 +121,11 @@ class Health:
         """
         timing, now = self.context.timing, time.monotonic()
         faults = self._overdue(timing.stale_after)
+        if self.context.elector is not None:
+            faults += stuck(self.context.elector, timing)
         if self.context.changed.is_set() and now - self.context.turned_at > timing.stale_after:
             faults.append("the scheduler's loop does not turn")
-        running = any(lock.locked() for lock in self.context.turns.values())
-        if now - self.answered_at > timing.alone_limit and not running:
+        if now - self.answered_at > timing.alone_limit and not self.context.under_way:
             faults.append(f"no answer of the API server for {now - self.answered_at:.0f} s")
         return faults
 
@@ -123,9 +138,35 @@ class Health:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """What the probes say of a replica that does not act."""
+
+    elector: Elector
+    timing: Timing
+
+    def not_ready(self) -> list[str]:
+        """Why it could not take over; empty if it could."""
+        silent = time.monotonic() - self.elector.answered_at
+        if silent > self.timing.not_ready_after:
+            return [f"no answer of the API server about the Lease: {self.elector.words}"]
+        return [] if self.elector.replaced else ["nobody is known to lead"]
+
+    def not_alive(self) -> list[str]:
+        """Why only a restart will help; empty if it lives."""
+        return stuck(self.elector, self.timing)
+
+
+def stuck(elector: Elector, timing: Timing) -> list[str]:
+    """What to say of an elector that does not turn any more."""
+    silent = time.monotonic() - elector.turned_at
+    return ["the elector does not turn"] if silent > timing.stale_after else []
+
+
 @asynccontextmanager
-async def serving(health: Health, port: int) -> AsyncIterator[int]:
+async def serving(probed: Callable[[], Probed | None], port: int) -> AsyncIterator[int]:
     """Answer `/healthz` and `/readyz` while the body runs, which gets the port."""
+    nobody = ["it neither acts nor stands by"]
 
     def answer(faults: list[str]) -> web.Response:
         return web.Response(
@@ -133,10 +174,12 @@ async def serving(health: Health, port: int) -> AsyncIterator[int]:
         )
 
     async def healthz(_: web.Request) -> web.Response:
-        return answer(health.not_alive())
+        asked = probed()
+        return answer(asked.not_alive() if asked else nobody)
 
     async def readyz(_: web.Request) -> web.Response:
-        return answer(health.not_ready())
+        asked = probed()
+        return answer(asked.not_ready() if asked else nobody)
 
     application = web.Application()
     application.router.add_get("/healthz", healthz)

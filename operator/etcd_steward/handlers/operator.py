@@ -1,25 +1,40 @@
-"""The operator: kopf embedded, with our own loops beside it."""
+"""The operator: kopf embedded, with our own loops beside it, in the one replica that leads.
+
+A replica that does not lead answers probes and metrics and watches the Lease, nothing else.
+Elected, it starts kopf; one that finds itself replaced finishes the runs that it has under way,
+ends kopf, and is a standby again.
+"""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import kopf
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from etcd_steward import log as logs
 from etcd_steward.config import OperatorConfig
 from etcd_steward.errors import InvalidInput
+from etcd_steward.handlers.catalogue import Catalogue
 from etcd_steward.handlers.child import RUNNER
-from etcd_steward.handlers.context import Context, Timing
-from etcd_steward.handlers.health import Health, serving
+from etcd_steward.handlers.context import LOOK_AGAIN, Context, Timing
+from etcd_steward.handlers.elector import Elector
+from etcd_steward.handlers.health import Health, Probed, Standby, serving
 from etcd_steward.handlers.resources import register
-from etcd_steward.handlers.schedule import schedule
+from etcd_steward.handlers.schedule import Scheduler
+from etcd_steward.handlers.waits import sleep_unless
 from etcd_steward.kube import Kube
 from etcd_steward.metrics import BackupMetrics
 from etcd_steward.models.kinds import GROUP
 
 log = logging.getLogger(__name__)
+
+EXIT_WITHIN = 60.0
+"""Seconds after a signal until the process is killed, whatever hangs in it."""
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -53,52 +68,161 @@ async def run_operator(
     *,
     command: Sequence[str] = RUNNER,
     timing: Timing | None = None,
-    settings: kopf.OperatorSettings | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT.
 
-    Raises `InvalidInput` if there is no API server to be asked, or a port is taken.
+    Raises `InvalidInput` if there is no API server to be asked, a port is taken or the namespace
+    for the Lease is not there, and `Unauthorized` if the Lease may not be written.
     """
     logs.configure()
+    timing = timing or Timing()
     kube = await Kube.connect(config.kubeconfig)
     try:
-        metrics = CollectorRegistry()
-        context = Context(
-            config, kube, BackupMetrics(metrics), timing=timing or Timing(), command=command
-        )
-        await _serve(context, metrics, settings or kopf_settings())
+        registry = CollectorRegistry()
+        replica = Replica(config, kube, BackupMetrics(registry), timing, command)
+        if config.leader_elect:
+            replica.elector = Elector(kube, config.namespace, timing.election)
+        leader = Gauge("etcd_steward_leader", "1 in the replica that leads.", registry=registry)
+        leader.set_function(lambda: float(replica.leads))
+        with serving_metrics(registry, config.metrics_port):
+            async with serving(lambda: replica.probed, config.health_port):
+                await replica.run()
     finally:
         await kube.aclose()
 
 
-async def _serve(
-    context: Context, metrics: CollectorRegistry, settings: kopf.OperatorSettings
-) -> None:
-    config = context.config
-    registry = kopf.OperatorRegistry()
-    register(registry, context)
-    health = Health(context)
+@contextmanager
+def serving_metrics(registry: CollectorRegistry, port: int) -> Iterator[None]:
+    """Answer `/metrics` while the body runs. Raises `InvalidInput` if the port is taken."""
     try:
-        server, thread = start_http_server(config.metrics_port, registry=metrics)
+        server, thread = start_http_server(port, registry=registry)
     except OSError as error:
-        raise InvalidInput(f"metrics port {config.metrics_port}: {error.strerror}") from error
+        raise InvalidInput(f"metrics port {port}: {error.strerror}") from error
     try:
-        async with serving(health, config.health_port), asyncio.TaskGroup() as group:
-            # Before kopf starts: it takes every younger task for its own and ends it at its end.
-            loops = [
-                group.create_task(schedule(context), name="scheduler"),
-                group.create_task(health.watch(), name="health"),
-            ]
-            log.info("watching EtcdBackups and EtcdSnapshots of all namespaces")
-            await kopf.operator(
-                registry=registry,
-                settings=settings,
-                clusterwide=True,
-                # Given, since kopf would ask for the user's name, which a container may not have.
-                identity="etcd-steward",  # type: ignore[arg-type]  # a NewType that it hides
-            )
-            for loop in loops:
-                loop.cancel()
+        yield
     finally:
         server.shutdown()
         thread.join()
+
+
+@dataclass(slots=True)
+class Replica:
+    """One of perhaps several operators."""
+
+    config: OperatorConfig
+    kube: Kube
+    metrics: BackupMetrics
+    timing: Timing
+    command: Sequence[str]
+    elector: Elector | None = None
+    """None: there is no other operator."""
+    acting: Health | None = None
+    """While kopf runs."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by a signal."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica may begin something."""
+        return self.elector is None or self.elector.leads
+
+    @property
+    def probed(self) -> Probed | None:
+        """Who knows whether it is well; nobody, where it neither acts nor stands by."""
+        if self.acting is None and self.elector is not None:
+            return Standby(self.elector, self.timing)
+        return self.acting
+
+    async def run(self) -> None:
+        """Act while elected, or all the time where there is no election, until a signal."""
+        self._listen()
+        if self.elector is None:
+            await self._act()
+            return
+        standing = asyncio.create_task(self.elector.run(), name="elector")
+        try:
+            while await self._elected(self.elector, standing):
+                await self._act()
+        finally:
+            standing.cancel()
+            await asyncio.wait({standing})
+            await self.elector.release()
+
+    async def _elected(self, elector: Elector, standing: asyncio.Task[None]) -> bool:
+        """Wait until this replica leads; False if it is to stop. Raises what ended the elector."""
+        while not self.stop.is_set():
+            if standing.done():
+                standing.result()
+            if elector.leads:
+                return True
+            await sleep_unless(self.stop, LOOK_AGAIN)
+        return False
+
+    async def _act(self) -> None:
+        """Follow the resources until a signal, or until another operator has taken over."""
+        context = Context(
+            self.config,
+            self.kube,
+            self.metrics,
+            timing=self.timing,
+            command=self.command,
+            elector=self.elector,
+        )
+        registry = kopf.OperatorRegistry()
+        register(registry, context)
+        health = self.acting = Health(context)
+        over, ready = asyncio.Event(), asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                # Before kopf starts: it takes every younger task for its own and ends it at its
+                # end.
+                loops = [
+                    group.create_task(Scheduler(context).run(), name="scheduler"),
+                    group.create_task(Catalogue(context).run(), name="catalogue"),
+                    group.create_task(health.watch(), name="health"),
+                    group.create_task(self._end(context, over), name="end"),
+                    group.create_task(self._listen_again(ready), name="signals"),
+                ]
+                log.info("watching EtcdBackups and EtcdSnapshots of all namespaces")
+                await kopf.operator(
+                    registry=registry,
+                    settings=kopf_settings(),
+                    clusterwide=True,
+                    stop_flag=over,
+                    ready_flag=ready,
+                    # Given, since kopf would ask for the user's name, which a container may not
+                    # have.
+                    identity="etcd-steward",  # type: ignore[arg-type]  # a NewType that it hides
+                )
+                if not over.is_set():
+                    self.stop.set()  # a signal that came before we listened again
+                for loop in loops:
+                    loop.cancel()
+        finally:
+            self.acting = None
+            self.metrics.keep_only(())
+
+    async def _end(self, context: Context, over: asyncio.Event) -> None:
+        """Set `over` at a signal, or once this replica is replaced and has nothing under way."""
+        elector = self.elector
+        while not (elector is not None and elector.replaced and not context.under_way):
+            if await sleep_unless(self.stop, LOOK_AGAIN):
+                break
+        else:
+            log.info("another operator leads: this one stands by")
+        over.set()
+
+    async def _listen_again(self, ready: asyncio.Event) -> None:
+        """Take signals back from kopf, which never gives them back and would wait five seconds."""
+        await ready.wait()
+        self._listen()
+
+    def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        log.info("stopping in order")
+        self.stop.set()
+        asyncio.get_running_loop().call_later(EXIT_WITHIN, os.kill, os.getpid(), signal.SIGKILL)

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from etcd_steward.models.base import Model
+from etcd_steward.models.kinds import EtcdBackupSpec
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,22 @@ def read_status(model: type[Status], body: Mapping[str, Any]) -> Read[Status]:
     _complain(f"{body.get('kind')} {meta['namespace']}/{meta['name']}", ", ".join(sorted(odd)))
     kept = {name: value for name, value in raw.items() if name not in odd}
     return Read(model.model_validate(kept, extra="ignore"), understood=False)
+
+
+def read_spec(body: Mapping[str, Any]) -> tuple[EtcdBackupSpec | None, str]:
+    """An EtcdBackup's spec, or why it can't be read: its CRD may be of another version."""
+    try:
+        return EtcdBackupSpec.model_validate(body["spec"]), ""
+    except ValidationError as error:
+        return None, in_words(error)
+
+
+def in_words(error: ValidationError) -> str:
+    """Which fields are wrong, and why."""
+    return "; ".join(
+        f"spec.{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+        for fault in error.errors(include_input=False, include_url=False)
+    )
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from etcd_steward.errors import StewardError
 from etcd_steward.handlers import status as transition
+from etcd_steward.handlers.child import Listener
 from etcd_steward.handlers.context import Timing
 from etcd_steward.handlers.writer import Gone, StatusWriter
 from etcd_steward.models.run import Journal, Progress
@@ -16,7 +17,7 @@ from etcd_steward.models.run import Journal, Progress
 log = logging.getLogger(__name__)
 
 
-class Reporter:
+class Reporter(Listener):
     """The `Listener` of a child: never blocks it, but for its journal."""
 
     def __init__(

@@ -7,24 +7,32 @@ changes would swallow updates and deletions meanwhile; timers leave a finalizer 
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import kopf
 
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers import words
 from etcd_steward.handlers.context import Context
+from etcd_steward.handlers.deletion import (
+    delete_backup,
+    release_if_uninstalled,
+    takes_its_backup,
+)
 from etcd_steward.handlers.errors import edge
 from etcd_steward.handlers.identity import Identity
-from etcd_steward.handlers.read import read_status
+from etcd_steward.handlers.read import read_spec, read_status
+from etcd_steward.handlers.reference import reference
 from etcd_steward.handlers.run import ActiveRun
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.handlers.writer import StatusWriter
 from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, version_of
 from etcd_steward.models.kinds import (
-    API_VERSION,
+    ADOPT_CLUSTER,
     BACKUP_LABEL,
+    FOUND_IN,
     GROUP,
+    REQUESTED_AT,
     VERSION,
     EtcdBackupStatus,
     EtcdSnapshotStatus,
@@ -37,11 +45,18 @@ CLEAN_UP_TIMEOUT = 60.0
 Body = Mapping[str, Any]
 
 
+_BACKUPS: Final = (GROUP, VERSION, BACKUPS)
+_SNAPSHOTS: Final = (GROUP, VERSION, SNAPSHOTS)
+
+
 def register(registry: kopf.OperatorRegistry, context: Context) -> None:
     """Register all handlers."""
-    backups = (GROUP, VERSION, BACKUPS)
-    snapshots = (GROUP, VERSION, SNAPSHOTS)
+    _register_process(registry, context)
+    _register_watches(registry, context)
+    _register_runs(registry, context)
 
+
+def _register_process(registry: kopf.OperatorRegistry, context: Context) -> None:
     @kopf.on.startup(registry=registry)
     async def startup(**indices: Any) -> None:  # noqa: ANN401
         context.order_index, context.run_index = indices["orders"], indices["runs"]
@@ -50,29 +65,48 @@ def register(registry: kopf.OperatorRegistry, context: Context) -> None:
     async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401
         return await connection(context)
 
-    @kopf.index(*backups, registry=registry, id="orders")
+    @kopf.on.cleanup(registry=registry)
+    async def farewell(settings: kopf.OperatorSettings, **_: Any) -> None:  # noqa: ANN401
+        await release_if_uninstalled(context, settings.persistence.finalizer)
+
+
+def _register_watches(registry: kopf.OperatorRegistry, context: Context) -> None:
+    @kopf.index(*_BACKUPS, registry=registry, id="orders")
     async def orders(body: Body, **_: Any) -> dict[Key, Order]:  # noqa: ANN401
         return {key_of(body): order_of(body)}
 
-    @kopf.index(*snapshots, registry=registry, id="runs")
+    @kopf.index(*_SNAPSHOTS, registry=registry, id="runs")
     async def runs(body: Body, **_: Any) -> dict[Key, Run]:  # noqa: ANN401
-        return {key_of(body): run_of(body)}
+        run = run_of(body)
+        return {run.backup: run}
 
-    @kopf.on.event(*backups, registry=registry)
-    @kopf.on.event(*snapshots, registry=registry)
-    async def changed(**_: Any) -> None:  # noqa: ANN401
-        context.changed.set()
+    @kopf.on.event(*_BACKUPS, registry=registry)
+    async def order_changed(body: Body, **_: Any) -> None:  # noqa: ANN401
+        context.touch(key_of(body))
 
-    @kopf.daemon(*snapshots, registry=registry, id="run", when=needs_us, cancellation_timeout=30.0)
+    @kopf.on.event(*_SNAPSHOTS, registry=registry)
+    async def run_changed(body: Body, **_: Any) -> None:  # noqa: ANN401
+        context.touch(run_of(body).backup)
+
+
+def _register_runs(registry: kopf.OperatorRegistry, context: Context) -> None:
+    @kopf.daemon(*_SNAPSHOTS, registry=registry, id="run", when=needs_us, cancellation_timeout=30.0)
     @edge
     async def run(body: Body, stopped: kopf.DaemonStopped, **_: Any) -> None:  # noqa: ANN401
         await follow(context, body, stopped)
 
     @kopf.on.delete(
-        *snapshots, registry=registry, id="clean-up", when=may_have_left_something, optional=True
+        *_SNAPSHOTS, registry=registry, id="clean-up", when=may_have_left_something, optional=True
     )
     async def clean_up(body: Body, **_: Any) -> None:  # noqa: ANN401
         await clean_up_after(context, body)
+
+    def takes_it_along(body: Body, **_: Any) -> bool:  # noqa: ANN401
+        return takes_its_backup(context, run_of(body))
+
+    @kopf.on.delete(*_SNAPSHOTS, registry=registry, id="backup", when=takes_it_along)
+    async def backup_too(body: Body, **_: Any) -> None:  # noqa: ANN401
+        await delete_backup(context, run_of(body))
 
 
 async def connection(context: Context) -> kopf.ConnectionInfo:
@@ -96,6 +130,8 @@ def needs_us(body: Body, **_: Any) -> bool:  # noqa: ANN401
     (kopf starts a daemon that has ended by itself only once in an operator's life: so the latter is
     looked at once by each operator.) One that can't be read is left alone.
     """
+    if FOUND_IN in body["metadata"].get("annotations", {}):
+        return False  # no run: a record of what was found in the store
     read = read_status(EtcdSnapshotStatus, body)
     unfinished = not transition.is_terminal(read.status)
     return read.understood and (unfinished or transition.must_be_settled(read.status))
@@ -176,17 +212,6 @@ def active_run(context: Context, body: Body) -> ActiveRun:
     return active
 
 
-def reference(kind: str, key: Key, uid: str) -> kopf.Body:
-    """What an event is about."""
-    return kopf.Body(
-        {
-            "apiVersion": API_VERSION,
-            "kind": kind,
-            "metadata": {"namespace": key.namespace, "name": key.name, "uid": uid},
-        }
-    )
-
-
 def key_of(body: Body) -> Key:
     """Namespace and name."""
     return Key(body["metadata"]["namespace"], body["metadata"]["name"])
@@ -199,6 +224,9 @@ def snapshot_status(body: Body) -> EtcdSnapshotStatus:
 
 def order_of(body: Body) -> Order:
     """An EtcdBackup, as far as the scheduler needs it."""
+    spec, fault = read_spec(body)
+    annotations = body["metadata"].get("annotations", {})
+    adopted = annotations.get(ADOPT_CLUSTER, "").split(",")
     return Order(
         key=key_of(body),
         version=version_of(body),
@@ -206,6 +234,10 @@ def order_of(body: Body) -> Order:
         created=words.moment(body["metadata"]["creationTimestamp"]),
         deleting="deletionTimestamp" in body["metadata"],
         status=read_status(EtcdBackupStatus, body).status,
+        spec=spec,
+        fault=fault,
+        requested_at=annotations.get(REQUESTED_AT),
+        adopted=tuple(one.strip() for one in adopted if one.strip()),
     )
 
 
@@ -217,4 +249,5 @@ def run_of(body: Body) -> Run:
         backup_name=body["spec"]["backupName"],
         created=words.moment(body["metadata"]["creationTimestamp"]),
         status=snapshot_status(body),
+        found_in=body["metadata"].get("annotations", {}).get(FOUND_IN),
     )

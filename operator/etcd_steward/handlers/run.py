@@ -12,7 +12,6 @@ operator goes on where the old one was killed:
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -31,19 +30,21 @@ from etcd_steward.errors import (
 )
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers import words
+from etcd_steward.handlers.agenda import tick_of
 from etcd_steward.handlers.child import Limits, Lost, Outcome, Stopped, run_child
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.identity import Identity
-from etcd_steward.handlers.read import read_status
+from etcd_steward.handlers.read import in_words
 from etcd_steward.handlers.reporter import Reporter
 from etcd_steward.handlers.resolve import resolve_etcd, resolve_store
-from etcd_steward.handlers.schedule import tick_of
+from etcd_steward.handlers.takeover import Takeover
 from etcd_steward.handlers.waits import held_unless, sleep_unless
 from etcd_steward.handlers.writer import FOREVER, Gone, StatusWriter
-from etcd_steward.kube import BACKUPS, SNAPSHOTS
+from etcd_steward.kube import BACKUPS
 from etcd_steward.models.kinds import EtcdBackupSpec, EtcdSnapshotStatus
 from etcd_steward.models.manifest import BackupRef, RunRef
 from etcd_steward.models.run import (
+    Catalogued,
     Failure,
     Journal,
     Result,
@@ -94,17 +95,25 @@ class ActiveRun:
 
     async def drive(self) -> None:
         """Run until the run has ended, `stop` is set or the object is gone."""
-        with contextlib.suppress(Gone):
-            attempt = await self._pick_up()
-            if attempt is None:
-                return
-            lock = self.context.turns[self.identity.backup]
-            if lock.locked():
-                await self._set(transition.waiting(self.status, "Another run is under way"))
-            async with held_unless(self.stop, lock) as ours:
-                if ours and (self.status.backup_spec is not None or await self._claim()):
-                    while await self._another(await self._attempt(attempt), attempt):
-                        attempt += 1
+        try:
+            if await self.context.leading(self.stop):
+                await self._drive()
+        except Gone:
+            return
+        finally:
+            self.context.under_way.discard(self.identity.uid)
+
+    async def _drive(self) -> None:
+        attempt = await self._pick_up()
+        if attempt is None:
+            return
+        lock = self.context.turns[self.identity.backup]
+        if lock.locked():
+            await self._set(transition.waiting(self.status, "Another run is under way"))
+        async with held_unless(self.stop, lock) as ours:
+            if ours and (self.status.backup_spec is not None or await self._claim()):
+                while await self._another(await self._attempt(attempt), attempt):
+                    attempt += 1
 
     async def _pick_up(self) -> int | None:
         """Conclude what was begun before us; says which attempt comes next, None if there is none.
@@ -116,10 +125,8 @@ class ActiveRun:
             return None
         if self.status.backup_spec is None:
             return 1
-        if self.status.phase == "Running" and not await self._wait_until_dead():
+        if not await Takeover(self.context, self.identity, self.writer, self.stop).take():
             return None
-        # Whoever had it before us may have started a process without being able to note it.
-        self.writer.status = transition.unnoted_start(self.status)
         attempt = self.status.attempt or 1
         if self.status.phase != "Running":
             return attempt
@@ -139,36 +146,15 @@ class ActiveRun:
         cleaned = isinstance(outcome, Settled)
         await self._set(transition.settled(status) if cleaned else status)
 
-    async def _wait_until_dead(self) -> bool:
-        """Wait while the run may be another operator's; False if it ends meanwhile, or we do.
-
-        Nobody but the run's operator writes its heartbeat, so one that stands still tells.
-        """
-        limit = self.context.timing.presumed_dead_after
-        while (beat := self.status.heartbeat_time) is not None:
-            silent = (datetime.now(UTC) - words.moment(beat)).total_seconds()
-            if silent >= limit:
-                return True
-            if await sleep_unless(self.stop, min(limit - silent, limit)):
-                return False
-            await self._read_again()
-            if self.status.phase != "Running":
-                return not transition.is_terminal(self.status)
-        return True
-
-    async def _read_again(self) -> None:
+    async def _confirm(self) -> None:
+        """Ask the API server, for as long as it takes, whether the run is ours still."""
         while not self.stop.is_set():
             try:
-                found = await self.context.kube.get(SNAPSHOTS, self.identity.key)
-            except NotFound as error:
-                raise Gone from error
+                await self.writer.confirm()
             except StewardError:
                 await sleep_unless(self.stop, self.context.timing.progress_every)
-                continue
-            if found["metadata"]["uid"] != self.identity.uid:
-                raise Gone
-            self.writer.reset(read_status(EtcdSnapshotStatus, found).status)
-            return
+            else:
+                return
 
     async def _set(self, status: EtcdSnapshotStatus, *, at_last: bool = False) -> bool:
         """Have it written; only the end of a run is worth waiting for. Says whether it is."""
@@ -226,12 +212,24 @@ class ActiveRun:
         except NotFound as error:
             raise NotFound(f"there is no EtcdBackup {where}", hint="Create it first") from error
         except ValidationError as error:
-            faults = (f"{fault['loc']}: {fault['msg']}" for fault in error.errors())
-            raise InvalidInput(f"EtcdBackup {where}: {'; '.join(faults)}") from error
+            raise InvalidInput(f"EtcdBackup {where}: {in_words(error)}") from error
         return spec, str(backup["metadata"]["uid"])
 
     async def _attempt(self, attempt: int) -> Outcome:
-        """One attempt: resolve what it needs, then let a child do it."""
+        """One attempt, when there is room for one more run."""
+        slots = self.context.slots
+        if slots.locked():
+            await self._set(transition.waiting(self.status, "Waiting for other runs to end"))
+        async with held_unless(self.stop, slots) as ours:
+            if not ours:
+                return Stopped(clean=not self._journals())
+            return await self._attempt_now(attempt)
+
+    async def _attempt_now(self, attempt: int) -> Outcome:
+        """Resolve what the attempt needs, then let a child do it."""
+        if not await self.context.leading(self.stop):
+            return Stopped(clean=not self._journals())
+        self.context.under_way.add(self.identity.uid)
         starts = (self.status.starts or 0) + 1
         try:
             request = await self._believed(lambda: self._request(starts))
@@ -335,7 +333,13 @@ class ActiveRun:
         return await self._child(request, seconds, limits)
 
     async def _after_loss(self, failure: Failure) -> Outcome:
-        """Settle what a lost process left; if it was not complete, its loss is a failure."""
+        """Settle what a lost process left; if it was not complete, its loss is a failure.
+
+        Raises `Gone` if another operator has taken the run over: what looks like the lost one's may
+        be that one's. (Perhaps we were frozen, and our process lost because of that.)
+        """
+        await self._confirm()
+        self.context.under_way.add(self.identity.uid)
         outcome = await self.settle()
         match outcome:
             case Result():
@@ -353,6 +357,8 @@ class ActiveRun:
                     f"What it left in the store{where} could not be looked at: {other.text}",
                 )
                 return failure.model_copy(update={"hint": ". ".join(filter(None, hints))})
+            case Catalogued():
+                raise AssertionError("a settlement lists nothing")
 
     async def _another(self, outcome: Outcome, attempt: int) -> bool:
         """Draw the conclusion; True if another attempt is to follow, now."""
@@ -374,8 +380,8 @@ class ActiveRun:
                 return await self._back_off(outcome, attempt)
             case Failure():
                 await self._fail(outcome)
-            case Settled() | Lost():
-                raise AssertionError("a snapshot's child does not settle")
+            case Settled() | Lost() | Catalogued():
+                raise AssertionError("a snapshot's child does neither settle nor list")
         return False
 
     async def _complete(self, result: Result) -> None:
@@ -383,6 +389,7 @@ class ActiveRun:
         if not await self._set(status, at_last=True):
             return  # stopped: the next operator finds the manifest, and says so
         self._count("complete")
+        self.context.look_through(self.identity.backup, prune=transition.verified(self.status))
         self.announce(
             "Normal",
             "Complete",
@@ -419,6 +426,7 @@ class ActiveRun:
             f"{self.identity.key.name}: attempt {attempt} of {self.spec.attempts} failed, the next "
             f"one comes in {words.duration(delay)}: {failure.text}",
         )
+        self.context.under_way.discard(self.identity.uid)
         return not await sleep_unless(self.stop, delay)
 
     async def _stopped(self, *, clean: bool) -> None:

@@ -1,22 +1,26 @@
 """What is due, and what the standing orders' status and metrics say: one loop for all of them.
 
-Handlers only tell that something has changed. The loop then looks at everything that the watches
-have shown: level-triggered, so nothing is lost when an event, or a write of ours, is.
+Handlers only tell which order has changed. The loop then looks at all that the watches have shown
+of it: level-triggered, so nothing is lost when an event, or a write of ours, is. An order at which
+nothing happens costs nothing until its next tick.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+import kopf
+
 from etcd_steward.errors import AlreadyExists, NotFound, StewardError
+from etcd_steward.handlers.agenda import Agenda, Due, agenda
 from etcd_steward.handlers.context import Context
-from etcd_steward.handlers.standing import Order, Run, backup_status, figures
-from etcd_steward.handlers.status import merge_patch
+from etcd_steward.handlers.reference import reference
+from etcd_steward.handlers.standing import Order, Run, backup_status, figures, of_order
+from etcd_steward.handlers.status import merge_patch, must_be_settled
 from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key
 from etcd_steward.models.kinds import BACKUP_LABEL
 
@@ -25,84 +29,99 @@ log = logging.getLogger(__name__)
 COALESCE = 0.2
 """Seconds; a burst of events is one look."""
 IDLE = 10.0
-"""Seconds after which the loop looks even if nothing was seen to change: failed writes are done
-again, and the health check sees it turn."""
-TICK_MARGIN = timedelta(days=1)
+"""Seconds after which the loop turns even if nothing is due: the health check sees it turn, and a
+clock that was set is noticed."""
+AGAIN = timedelta(seconds=10)
+"""After which a look that failed is made again."""
+EVERYTHING = 300.0
+"""Seconds after which every order is looked at, whether it has changed or not."""
+CLOCK_MARGIN = 1.0
+"""Seconds that the two clocks may drift apart in one turn before the wall clock counts as set."""
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A run that should exist and does not."""
+@dataclass(slots=True)
+class Scheduler:
+    """The loop's own memory: when each order wants to be looked at again."""
 
-    order: Order
-    tick: datetime
+    context: Context
+    wake: dict[Key, datetime] = field(default_factory=dict)
+    everything_at: float = 0.0
+    drift: float = field(default_factory=lambda: time.time() - time.monotonic())
 
-    @property
-    def name(self) -> str:
-        """The same for everybody who finds the run due, so that it is created once."""
-        return f"{self.order.key.name}-{int(self.tick.timestamp())}"
+    async def run(self) -> None:
+        """Look at orders whenever they have changed or something is due, for ever."""
+        context = self.context
+        await context.changed.wait()  # the first event comes once kopf has listed both kinds
+        while True:
+            context.changed.clear()
+            if context.leads():
+                await self.turn(datetime.now(UTC))
+            context.turned_at = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await context.changed.wait()
+                    await asyncio.sleep(COALESCE)
 
+    def _pause(self) -> float:
+        """Seconds until the next order wants to be looked at, `IDLE` at most."""
+        soonest = min(self.wake.values(), default=None)
+        if soonest is None:
+            return IDLE
+        return min(IDLE, max(0.0, (soonest - datetime.now(UTC)).total_seconds()))
 
-def due(order: Order, runs: Sequence[Run]) -> Due | None:
-    """The run that is due for an EtcdBackup now.
+    async def turn(self, now: datetime) -> None:
+        """Look at each order that has changed, and at each that wants to be looked at."""
+        keys = self._to_look_at(now)
+        for key in keys:
+            await self._look_at(key, now)
+        if keys:
+            context = self.context
+            context.metrics.keep_only(order.key for order in context.orders())
 
-    Without a schedule it runs once; its tick is its creation. A run that was deleted does not come
-    back: the order's status remembers it.
-    """
-    if order.deleting or order.status.active_snapshot_name or order.status.last_snapshot_name:
-        return None
-    once = Due(order, order.created)
-    return None if any(run.key.name == once.name for run in runs) else once
+    def _to_look_at(self, now: datetime) -> set[Key]:
+        context = self.context
+        keys = {key for key, when in self.wake.items() if when <= now} | context.dirty
+        context.dirty.clear()
+        drift = time.time() - time.monotonic()
+        was_set = abs(drift - self.drift) > CLOCK_MARGIN
+        self.drift = drift
+        if was_set or time.monotonic() >= self.everything_at:
+            self.everything_at = time.monotonic() + EVERYTHING
+            keys |= {order.key for order in context.orders()}
+        return keys
 
-
-def tick_of(name: str, backup_name: str, created: datetime, *, made_by_us: bool) -> datetime:
-    """The moment that a run stands for: in its name if `Due` named it, else its creation.
-
-    A person may name a run like one of ours, and copy its label: a tick far from the creation is
-    none.
-    """
-    digits = name.removeprefix(f"{backup_name}-")
-    if made_by_us and digits != name and digits.isdecimal() and len(digits) <= 11:
-        tick = datetime.fromtimestamp(int(digits), UTC)
-        if abs(tick - created) <= TICK_MARGIN:
-            return tick
-    return created
-
-
-async def schedule(context: Context) -> None:
-    """Look at everything whenever something has changed, for ever."""
-    await context.changed.wait()  # the first event comes once kopf has listed both kinds
-    while True:
-        context.changed.clear()
-        await look(context)
-        context.turned_at = time.monotonic()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE):
-                await context.changed.wait()
-        await asyncio.sleep(COALESCE)
-
-
-async def look(context: Context) -> None:
-    """One look: create what is due, write statuses that have changed, set the metrics."""
-    now = datetime.now(UTC)
-    runs = defaultdict(list)
-    for run in context.runs():
-        runs[Key(run.key.namespace, run.backup_name)].append(run)
-    orders = context.orders()
-    for order in orders:
+    async def _look_at(self, key: Key, now: datetime) -> None:
+        self.wake.pop(key, None)
+        order = self.context.order(key)
+        if order is None:
+            self.context.looked.pop(key, None)
+            return
+        runs = self.context.runs_of(key)
         try:
-            await _look_at(context, order, runs[order.key], now)
+            plan = await look(self.context, order, runs, now)
         except StewardError as error:
-            log.warning("EtcdBackup %s: %s; tried again soon", order.key, error)
-        context.metrics.show(order.key, order.version.uid, figures(order, runs[order.key]))
-    context.metrics.keep_only(order.key for order in orders)
+            log.warning("EtcdBackup %s: %s; tried again soon", key, error)
+            self.wake[key] = now + AGAIN
+        else:
+            if plan.next is not None:
+                self.wake[key] = max(plan.next, now + timedelta(seconds=COALESCE))
+        self.context.metrics.show(key, order.version.uid, figures(order, runs))
 
 
-async def _look_at(context: Context, order: Order, runs: Sequence[Run], now: datetime) -> None:
-    run = due(order, runs)
-    if run is not None:
-        await _create(context, run)
-    status = backup_status(order, runs, now)
+async def look(context: Context, order: Order, runs: Sequence[Run], now: datetime) -> Agenda:
+    """One look at one order: create what is due, write a status that has changed, tidy up."""
+    plan = agenda(order, runs, now)
+    if plan.due is not None:
+        await _create(context, order, plan.due)
+    if plan.missed is not None:
+        _announce(order, "MissedSchedule", plan.missed)
+    status = backup_status(
+        replace(order, status=plan.status),
+        runs,
+        now,
+        problem=plan.problem,
+        looked=context.looked.get(order.key),
+    )
     patch = merge_patch(
         order.status.model_dump(mode="json", by_alias=True, exclude_none=True),
         status.model_dump(mode="json", by_alias=True, exclude_none=True),
@@ -110,22 +129,48 @@ async def _look_at(context: Context, order: Order, runs: Sequence[Run], now: dat
     if patch:
         with contextlib.suppress(NotFound):  # deleted meanwhile
             await context.kube.patch_status(BACKUPS, order.key, order.version, patch)
+    for run in forgettable(order, runs):
+        with contextlib.suppress(NotFound):
+            await context.kube.delete(SNAPSHOTS, run.key, run.version)
+    return plan
 
 
-async def _create(context: Context, run: Due) -> None:
+def forgettable(order: Order, runs: Sequence[Run]) -> list[Run]:
+    """Failed runs beyond those that are kept; they have left nothing in the store.
+
+    One of which that is not known stays.
+    """
+    if order.spec is None or order.deleting:
+        return []
+    failed = [
+        run
+        for run in of_order(order, runs)
+        if run.status.phase == "Failed" and run.terminal and not must_be_settled(run.status)
+    ]
+    failed.sort(key=lambda run: (run.ended, run.key), reverse=True)
+    return failed[order.spec.failed_history_limit :]
+
+
+async def _create(context: Context, order: Order, due: Due) -> None:
     """Create a run. No owner reference: a record outlives the order that it came from."""
-    key = run.order.key
+    key = order.key
     with contextlib.suppress(AlreadyExists):  # somebody was faster: done
         await context.kube.create(
             SNAPSHOTS,
             {
                 "kind": "EtcdSnapshot",
                 "metadata": {
-                    "name": run.name,
+                    "name": due.name,
                     "namespace": key.namespace,
                     "labels": {BACKUP_LABEL: key.name},
                 },
                 "spec": {"backupName": key.name},
             },
         )
-        log.info("EtcdBackup %s is due: created EtcdSnapshot %s", key, run.name)
+        log.info("EtcdBackup %s: created EtcdSnapshot %s (%s)", key, due.name, due.why)
+
+
+def _announce(order: Order, reason: str, message: str) -> None:
+    log.warning("EtcdBackup %s: %s", order.key, message)
+    about = reference("EtcdBackup", order.key, order.version.uid)
+    kopf.event(about, type="Warning", reason=reason, message=message)

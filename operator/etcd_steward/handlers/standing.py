@@ -1,14 +1,20 @@
-"""The status of an EtcdBackup, derived from its runs alone: pure, and the same after a restart."""
+"""The status of an EtcdBackup, from its runs and what lies in its store: pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from etcd_steward.errors import StewardError
 from etcd_steward.handlers import words
 from etcd_steward.handlers.status import Holds, find_condition, is_terminal, set_condition
 from etcd_steward.kube import Key, Version
 from etcd_steward.metrics import BackupFigures
-from etcd_steward.models.kinds import Condition, EtcdBackupStatus, EtcdSnapshotStatus
+from etcd_steward.models.kinds import (
+    Condition,
+    EtcdBackupSpec,
+    EtcdBackupStatus,
+    EtcdSnapshotStatus,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,12 @@ class Order:
     created: datetime
     deleting: bool
     status: EtcdBackupStatus
+    spec: EtcdBackupSpec | None = None
+    """None: this version can't read it, for the reason in `fault`."""
+    fault: str = ""
+    requested_at: str | None = None
+    adopted: tuple[str, ...] = ()
+    """IDs of clusters whose backups are to count as ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +44,18 @@ class Run:
     backup_name: str
     created: datetime
     status: EtcdSnapshotStatus
+    found_in: str | None = None
+    """The folder that it is the record of, where it is no run."""
+
+    @property
+    def backup(self) -> Key:
+        """The EtcdBackup that it names."""
+        return Key(self.key.namespace, self.backup_name)
 
     @property
     def terminal(self) -> bool:
-        """Whether it has ended."""
-        return is_terminal(self.status)
+        """Whether it has ended, or never was a run."""
+        return self.found_in is not None or is_terminal(self.status)
 
     @property
     def ended(self) -> str:
@@ -57,31 +76,67 @@ def of_order(order: Order, runs: Sequence[Run]) -> list[Run]:
     return [
         run
         for run in runs
-        if run.status.backup_uid == order.version.uid
-        or (run.status.backup_uid is None and (not run.terminal or run.created >= order.created))
+        if run.found_in is None
+        and (
+            run.status.backup_uid == order.version.uid
+            or (
+                run.status.backup_uid is None and (not run.terminal or run.created >= order.created)
+            )
+        )
     ]
 
 
-def backup_status(order: Order, runs: Sequence[Run], now: datetime) -> EtcdBackupStatus:
-    """What an EtcdBackup's status says after these runs."""
-    runs = of_order(order, runs)
-    old = order.status
-    active = min((run for run in runs if not run.terminal), key=lambda run: run.key, default=None)
-    last = max(
-        (run for run in runs if run.terminal), key=lambda run: (run.ended, run.key), default=None
-    )
-    best = max(
-        (run for run in runs if run.complete), key=lambda run: (run.ended, run.key), default=None
-    )
+def backups_of(order: Order, runs: Sequence[Run]) -> list[Run]:
+    """Complete runs of this EtcdBackup, and whatever else was found under its name in its store."""
+    own = {run.key for run in of_order(order, runs)}
+    return [run for run in runs if run.complete and (run.key in own or run.status.kept)]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look through the store has found."""
+
+    at: datetime
+    cluster: str | None = None
+    cluster_id: str | None = None
+    kept: int | None = None
+    frozen: str | None = None
+    """Why retention may delete nothing."""
+    failure: str | None = None
+    """Why the store could not be looked through."""
+
+
+def _newest(runs: Sequence[Run]) -> Run | None:
+    return max(runs, key=lambda run: (run.ended, run.key), default=None)
+
+
+def backup_status(
+    order: Order,
+    runs: Sequence[Run],
+    now: datetime,
+    *,
+    problem: StewardError | None = None,
+    looked: Looked | None = None,
+) -> EtcdBackupStatus:
+    """What an EtcdBackup's status says after these runs, and after a look through its store.
+
+    `runs` are all that name it. What its predecessors of that name left in the store counts for the
+    times and sizes of backups, but is no run of this one.
+    """
+    complete = backups_of(order, runs)
+    own, old = of_order(order, runs), order.status
+    under_way = [run for run in own if not run.terminal]
+    active = min(under_way, key=lambda run: run.key, default=None)
+    last, best = _newest([run for run in own if run.terminal]), _newest(complete)
     changes: dict[str, object] = {
         "observed_generation": order.generation,
+        "active": len(under_way),
         "active_snapshot_name": active.key.name if active else None,
-        "conditions": _conditions(order, active, last, now),
+        "conditions": _conditions(order, active, last, now, problem=problem, looked=looked),
     }
-    names = {run.key.name for run in runs}
     if last is not None:
         changes["last_snapshot_name"] = last.key.name
-    elif old.active_snapshot_name and old.active_snapshot_name not in names:
+    elif old.active_snapshot_name and old.active_snapshot_name not in {run.key.name for run in own}:
         changes["last_snapshot_name"] = old.active_snapshot_name  # deleted in mid-run: it did run
     if best is not None and best.status.artifact is not None:
         changes |= {
@@ -89,32 +144,66 @@ def backup_status(order: Order, runs: Sequence[Run], now: datetime) -> EtcdBacku
             "last_url": best.status.artifact.url,
             "last_size": best.status.artifact.size,
         }
-    verified = [run.status.verification.time for run in runs if run.status.verification]
+    verified = [run.status.verification.time for run in complete if run.status.verification]
     if verified:
         changes["last_verified_time"] = max(verified)
+    if looked is not None and looked.failure is None:
+        changes |= {
+            "cluster": looked.cluster,
+            "cluster_id": looked.cluster_id,
+            "kept": looked.kept,
+            "looked_time": words.timestamp(looked.at),
+        }
     return old.model_copy(update=changes)
 
 
+Said = tuple[Holds, str, str]
+"""Status, reason and message of a condition."""
+
+
 def _conditions(
-    order: Order, active: Run | None, last: Run | None, now: datetime
+    order: Order,
+    active: Run | None,
+    last: Run | None,
+    now: datetime,
+    *,
+    problem: StewardError | None,
+    looked: Looked | None,
 ) -> tuple[Condition, ...]:
     conditions = order.status.conditions
-    for type_, (holds, reason, message) in {
-        "Ready": _ready(active, last),
+    said = {
+        "Ready": _ready(order, active, last, problem),
         "EtcdReachable": _side("etcd", order, active, last),
         "StoreAvailable": _side("store", order, active, last),
-    }.items():
+    }
+    if looked is not None:
+        said |= _after_look(looked, last)
+    for type_, (holds, reason, message) in said.items():
         conditions = set_condition(
             conditions, type_, holds, reason, message, now=now, generation=order.generation
         )
     return conditions
 
 
-def _ready(active: Run | None, last: Run | None) -> tuple[Holds, str, str]:
+def _after_look(looked: Looked, last: Run | None) -> dict[str, Said]:
+    if looked.failure is not None:
+        if last is not None and last.ended > words.timestamp(looked.at):
+            return {}  # a run has told since
+        return {"StoreAvailable": ("False", "LookFailed", looked.failure)}
+    if looked.frozen is not None:
+        return {"RetentionFrozen": ("True", "Frozen", looked.frozen)}
+    return {"RetentionFrozen": ("False", "Applies", "")}
+
+
+def _ready(
+    order: Order, active: Run | None, last: Run | None, problem: StewardError | None
+) -> Said:
+    if order.spec is None:
+        return "False", "InvalidSpec", order.fault
+    if problem is not None:
+        return "False", problem.reason, str(problem)
     if last is None:
-        if active is None:
-            return "Unknown", "NoRun", "No run yet"
-        return "Unknown", "FirstRun", f"The first run, {active.key.name}, is under way"
+        return "Unknown", *_before_the_first(order, active)
     outcome = find_condition(last.status.conditions, "Complete")
     message = f"{last.key.name}: {outcome.message if outcome else ''}"
     if last.complete:
@@ -122,10 +211,18 @@ def _ready(active: Run | None, last: Run | None) -> tuple[Holds, str, str]:
     return "False", outcome.reason if outcome else "Failed", message
 
 
+def _before_the_first(order: Order, active: Run | None) -> tuple[str, str]:
+    if active is not None:
+        return "FirstRun", f"The first run, {active.key.name}, is under way"
+    if order.status.next_schedule_time is not None:
+        return "NoRun", f"No run yet; the first one is due at {order.status.next_schedule_time}"
+    return "NoRun", "No run yet"
+
+
 _TYPES = {"etcd": "EtcdReachable", "store": "StoreAvailable"}
 
 
-def _side(side: str, order: Order, active: Run | None, last: Run | None) -> tuple[Holds, str, str]:
+def _side(side: str, order: Order, active: Run | None, last: Run | None) -> Said:
     """What the newest outcome says about one of the two ends of a backup."""
     for run in (active, last):
         if run is not None and run.status.failed_side == side:
@@ -142,10 +239,7 @@ def _side(side: str, order: Order, active: Run | None, last: Run | None) -> tupl
 
 def figures(order: Order, runs: Sequence[Run]) -> BackupFigures:
     """What the metrics of an EtcdBackup say."""
-    runs = of_order(order, runs)
-    best = max(
-        (run for run in runs if run.complete), key=lambda run: (run.ended, run.key), default=None
-    )
+    best = _newest(backups_of(order, runs))
     status = order.status
     duration = raw = stored = None
     if best is not None and best.status.artifact is not None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from etcd_steward.handlers import words
+from etcd_steward.handlers.entry import Entry
 from etcd_steward.models.kinds import (
     Artifact,
     Condition,
@@ -18,6 +19,7 @@ from etcd_steward.models.kinds import (
     RunProgress,
     RunVerification,
 )
+from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.run import Failure, Journal, Progress, Result
 from etcd_steward.units import size
 
@@ -63,6 +65,12 @@ def find_condition(conditions: Sequence[Condition], type_: str) -> Condition | N
 def must_be_settled(status: EtcdSnapshotStatus) -> bool:
     """Whether a run has failed while nobody could look at what it left."""
     return status.phase == "Failed" and status.journal is not None
+
+
+def verified(status: EtcdSnapshotStatus) -> bool:
+    """Whether a run has left a backup that is proven."""
+    condition = find_condition(status.conditions, "Verified")
+    return condition is not None and condition.status == "True"
 
 
 def is_terminal(status: EtcdSnapshotStatus) -> bool:
@@ -202,7 +210,7 @@ def completed(status: EtcdSnapshotStatus, result: Result, *, now: datetime) -> E
         ),
         journal=None,
         failed_side=None,
-        artifact=_artifact(result),
+        artifact=artifact(manifest, result.url),
         verification=None
         if proof is None
         else RunVerification(level=proof.level.value, time=words.timestamp(proof.at)),
@@ -214,16 +222,24 @@ def completed(status: EtcdSnapshotStatus, result: Result, *, now: datetime) -> E
 def _complete_conditions(
     status: EtcdSnapshotStatus, result: Result, now: datetime
 ) -> tuple[Condition, ...]:
-    manifest, conditions = result.manifest, status.conditions
+    manifest = result.manifest
+    level = str(manifest.proof.level) if manifest.proof is not None else None
+    said = complete_message(result)
+    return _outcomes(status, said, level=level, suspect=manifest.suspect, now=now)
+
+
+def _outcomes(
+    status: EtcdSnapshotStatus, said: str, *, level: str | None, suspect: str | None, now: datetime
+) -> tuple[Condition, ...]:
+    conditions = status.conditions
     outcomes: list[tuple[str, Holds, str, str]] = [
-        ("Complete", "True", "Complete", complete_message(result)),
+        ("Complete", "True", "Complete", said),
         ("Failed", "False", "Complete", ""),
     ]
-    if manifest.proof is not None:
-        level = str(manifest.proof.level)
+    if suspect is not None:
+        outcomes.append(("Verified", "False", "Suspect", suspect))
+    elif level is not None:
         outcomes.append(("Verified", "True", level, f"Proven to level {level}"))
-    elif manifest.suspect is not None:
-        outcomes.append(("Verified", "False", "Suspect", manifest.suspect))
     for type_, holds, reason, message in outcomes:
         conditions = set_condition(
             conditions,
@@ -237,10 +253,46 @@ def _complete_conditions(
     return conditions
 
 
-def _artifact(result: Result) -> Artifact:
-    manifest = result.manifest
+def recorded(status: EtcdSnapshotStatus, entry: Entry) -> EtcdSnapshotStatus:
+    """The record of a backup that was found in the store."""
+    took = words.duration((entry.finished - entry.started).total_seconds())
+    message = f"Found in the store: {entry.artifact.url}"
+    level = entry.verification.level if entry.verification else None
+    return followed(
+        _with(
+            status,
+            phase="Complete",
+            message=message,
+            backup_uid=entry.backup_uid,
+            start_time=words.timestamp(entry.started),
+            completion_time=words.timestamp(entry.finished),
+            duration=took,
+            progress=RunProgress(
+                step="Complete",
+                raw_bytes=entry.artifact.raw_bytes,
+                total_bytes=entry.artifact.raw_bytes,
+                stored_bytes=entry.artifact.stored_bytes,
+                text=f"Done in {took}",
+            ),
+            artifact=entry.artifact,
+            warnings=entry.warnings[-WARNINGS_KEPT:],
+            conditions=_outcomes(
+                status, message, level=level, suspect=entry.suspect, now=entry.finished
+            ),
+        ),
+        entry,
+    )
+
+
+def followed(status: EtcdSnapshotStatus, entry: Entry) -> EtcdSnapshotStatus:
+    """What a look through the store adds to a record."""
+    return _with(status, kept=entry.kept, verification=entry.verification or status.verification)
+
+
+def artifact(manifest: Manifest, url: str) -> Artifact:
+    """What a status says of a backup in the store."""
     return Artifact(
-        url=result.url,
+        url=url,
         revision=manifest.revision,
         live_keys=manifest.live_keys,
         raw_bytes=manifest.raw_size,

@@ -14,7 +14,9 @@ async def sleep_unless(stop: asyncio.Event, seconds: float) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def held_unless(stop: asyncio.Event, lock: asyncio.Lock) -> AsyncIterator[bool]:
+async def held_unless(
+    stop: asyncio.Event, lock: asyncio.Lock | asyncio.Semaphore
+) -> AsyncIterator[bool]:
     """Hold `lock` in the body, which is told whether it does: False means `stop` came first."""
     acquire = asyncio.create_task(lock.acquire())
     stopped = asyncio.create_task(stop.wait())

@@ -6,9 +6,10 @@ from typing import Any
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import NotFound, OutOfSpace, PermanentError, StewardError
-from etcd_steward.handlers.status import merge_patch
+from etcd_steward.handlers.read import read_status
+from etcd_steward.handlers.status import is_terminal, merge_patch
 from etcd_steward.handlers.waits import sleep_unless
-from etcd_steward.kube import SNAPSHOTS, Key, Kube, Object, Version
+from etcd_steward.kube import SNAPSHOTS, Key, Kube, Object, Version, version_of
 from etcd_steward.models.kinds import EtcdSnapshotStatus
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ _UNKNOWN = object()
 
 
 class Gone(Exception):
-    """The EtcdSnapshot was deleted: nobody is left to be told."""
+    """The EtcdSnapshot was deleted, or another operator has begun it since: be still."""
 
 
 class StatusWriter:
@@ -38,19 +39,25 @@ class StatusWriter:
         self._key = key
         self._version = version
         self._written = _dump(status)
+        self._begun = status.starts or 0
+        self._gone = False
         self._one_at_a_time = asyncio.Lock()
 
     def reset(self, status: EtcdSnapshotStatus) -> None:
         """Begin anew from what the API server has."""
         self.status = status
         self._written = _dump(status)
+        self._begun = status.starts or 0
 
     async def try_write(self) -> None:
         """Write what has changed, once. Raises `StewardError`; the next write makes up for it.
 
-        Raises `Gone` if there is no such object any more, or another one of its name.
+        Raises `Gone` if there is no such object any more, or another one of its name, or if
+        another operator has started a process for the run: from then on it is not ours.
         """
         async with self._one_at_a_time:
+            if self._gone:
+                raise Gone
             wanted = _dump(self.status)
             patch = merge_patch(self._written, wanted)
             if not patch:
@@ -60,13 +67,38 @@ class StatusWriter:
             await self._patch(patch)
             self._written = wanted
 
-    async def _patch(self, patch: Object) -> None:
+    async def confirm(self) -> None:
+        """Raise `Gone` if the run is not ours any more, `StewardError` if that can't be known."""
         try:
-            self._version = await self._kube.patch_status(
-                SNAPSHOTS, self._key, self._version, patch
-            )
+            found = await self._kube.get(SNAPSHOTS, self._key)
         except NotFound as error:
             raise Gone from error
+        if version_of(found).uid != self._version.uid:
+            raise Gone
+        self._yield_to_another(found)
+
+    async def _patch(self, patch: Object) -> None:
+        starts = self.status.starts or 0
+        try:
+            self._version = await self._kube.patch_status(
+                SNAPSHOTS, self._key, self._version, patch, overtaken=self._yield_to_another
+            )
+        except NotFound as error:
+            self._gone = True
+            raise Gone from error
+        except StewardError:
+            self._begun = starts  # perhaps it was written
+            raise
+        self._begun = starts
+
+    def _yield_to_another(self, found: Object) -> None:
+        """Raise `Gone` if the run has ended, or more processes were started than may be ours."""
+        theirs = read_status(EtcdSnapshotStatus, found).status
+        ended = is_terminal(theirs) and not is_terminal(self.status)
+        if ended or (theirs.starts or 0) > self._begun:
+            log.warning("another operator has taken %s over: it is left alone", self._key)
+            self._gone = True
+            raise Gone
 
     async def write(self, stop: asyncio.Event, patience: float = FOREVER) -> bool:
         """Write until the API server takes it, `stop` is set, or `patience` (seconds) is over.

@@ -39,6 +39,17 @@ class EtcdConnection(Model):
     """Obey `https_proxy` and its like. Off: gRPC would obey it even for plaintext 127.0.0.1."""
 
 
+class S3Encryption(Model):
+    """What the server is asked to encrypt with; reading needs it again only for type C."""
+
+    type: Literal["S3", "KMS", "C"]
+    """S3: its own keys; KMS: a key of its key service; C: ours, sent with each request."""
+    kms_key_id: str | None = None
+    """None with type KMS: the server's default key."""
+    customer_key: RevealedSecret | None = None
+    """32 bytes in base64, with type C only."""
+
+
 class S3Settings(Model):
     """One bucket and prefix."""
 
@@ -56,13 +67,24 @@ class S3Settings(Model):
     secret_key: RevealedSecret | None = None
     session_token: RevealedSecret | None = None
     """All three None: credentials are found as boto3 finds them (environment, profile, IRSA)."""
+    profile: str | None = None
+    """Section of the AWS configuration files to take credentials, region and the like from."""
     storage_class: str | None = None
+    sse: S3Encryption | None = None
+    """None: what the bucket does by itself."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Put on every object that is written."""
     retry_seconds: float = 180.0
     """How long server trouble (503, resets, stalls) is ridden out before a call fails."""
     connect_timeout: float = 10.0
     """Seconds to wait for a connection."""
     read_timeout: float = 60.0
     """Seconds that the other side may be silent before a call counts as stalled."""
+
+    @property
+    def url(self) -> str:
+        """`s3://bucket/prefix`: no credentials, no trailing slash."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
 
 class LocalSettings(Model):
@@ -71,8 +93,21 @@ class LocalSettings(Model):
     kind: Literal["local"] = "local"
     path: Path
 
+    @property
+    def url(self) -> str:
+        """`file:///path`."""
+        return self.path.absolute().as_uri()
+
 
 StoreSettings = Annotated[S3Settings | LocalSettings, Field(discriminator="kind")]
 """Where backups lie."""
 
-__all__ = ["EtcdConnection", "EtcdTLS", "LocalSettings", "S3Settings", "SecretStr", "StoreSettings"]
+__all__ = [
+    "EtcdConnection",
+    "EtcdTLS",
+    "LocalSettings",
+    "S3Encryption",
+    "S3Settings",
+    "SecretStr",
+    "StoreSettings",
+]

@@ -15,6 +15,13 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 BACKUP_LABEL = f"{GROUP}/backup"
 """On an EtcdSnapshot: the name of the EtcdBackup that it belongs to."""
+REQUESTED_AT = f"{GROUP}/requestedAt"
+"""Annotation on an EtcdBackup: a new value asks for a run now."""
+ADOPT_CLUSTER = f"{GROUP}/adopt-cluster"
+"""Annotation on an EtcdBackup: IDs of clusters, separated by commas, whose backups are ours too."""
+FOUND_IN = f"{GROUP}/found-in"
+"""Annotation on an EtcdSnapshot that records a backup found in the store: its folder. Such a one
+never runs."""
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -55,6 +62,32 @@ class Etcd(Model):
         "host in the endpoint.",
         examples=["etcd.internal"],
     )
+
+
+class Encryption(Model):
+    """What the S3 server encrypts the objects with."""
+
+    type: Literal["S3", "KMS", "C"] = Field(
+        description="`S3`: keys that the server keeps. `KMS`: a key of its key management service. "
+        "`C`: a key of yours, sent with each request and kept nowhere else: lose it, and the "
+        "backups are lost.",
+        examples=["S3"],
+    )
+    kms_key_id: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
+        default=None,
+        alias="kmsKeyID",
+        description="With `KMS`: the key's ID, ARN or alias; left out: the server's default key.",
+        examples=["alias/etcd-backups"],
+    )
+    customer_key_secret_name: Name | None = Field(
+        default=None,
+        description="With `C`: Secret with `customer.key`, 32 random bytes in base64.",
+        examples=["s3-customer-key"],
+    )
+
+
+Tag = Annotated[str, Field(max_length=256)]
+"""Value of an object tag."""
 
 
 class S3(Model):
@@ -110,6 +143,17 @@ class S3(Model):
         "a lifecycle rule.",
         examples=["STANDARD_IA"],
     )
+    sse: Encryption | None = Field(
+        default=None,
+        description="Server-side encryption; left out: what the bucket does by itself.",
+        examples=[{"type": "KMS", "kmsKeyID": "alias/etcd-backups"}],
+    )
+    tags: Annotated[dict[str, Tag], Field(max_length=10)] = Field(
+        default_factory=dict,
+        description="Tags of every object that is written, ten at most; needs the right "
+        "`s3:PutObjectTagging`.",
+        examples=[{"team": "platform"}],
+    )
 
 
 class Local(Model):
@@ -147,8 +191,56 @@ class Verification(Model):
     )
 
 
+Count = Annotated[int, Field(ge=0, le=10000)]
+Duration = Annotated[
+    str, Field(pattern=r"^([1-9][0-9]{0,5}(y|mo|w|d|h|m|s))+$", max_length=32)
+]
+"""Like `30d` or `1w2d`; `m` is minutes, `mo` months."""
+
+
+class Retention(Model):
+    """Which verified backups are kept: each that at least one of these asks for, as restic has it.
+
+    Of each hour, day, week, month or year it is the newest backup that counts.
+    """
+
+    keep_last: Count | None = Field(
+        default=None, description="Keep the newest so many.", examples=[7]
+    )
+    keep_hourly: Count | None = Field(
+        default=None,
+        description="Keep the newest of each hour, for the last so many hours that have one.",
+        examples=[24],
+    )
+    keep_daily: Count | None = Field(
+        default=None,
+        description="Keep the newest of each day, for the last so many days that have one.",
+        examples=[14],
+    )
+    keep_weekly: Count | None = Field(
+        default=None,
+        description="Keep the newest of each ISO week, for the last so many weeks that have one.",
+        examples=[8],
+    )
+    keep_monthly: Count | None = Field(
+        default=None,
+        description="Keep the newest of each month, for the last so many months that have one.",
+        examples=[12],
+    )
+    keep_yearly: Count | None = Field(
+        default=None,
+        description="Keep the newest of each year, for the last so many years that have one.",
+        examples=[3],
+    )
+    keep_within: Duration | None = Field(
+        default=None,
+        description="Keep all that are no older than this, seen from the newest one.",
+        examples=["30d"],
+    )
+
+
 class EtcdBackupSpec(Model):
-    """What to back up, where to, and how hard to prove it."""
+    """What to back up, when, where to, how long to keep it, and how hard to prove it."""
 
     type: Literal["Snapshot"] = Field(
         default="Snapshot",
@@ -165,6 +257,53 @@ class EtcdBackupSpec(Model):
     store: StoreSpec = Field(
         description="Where backups lie: exactly one of `s3` and `local`.",
         examples=[{"s3": {"bucket": "etcd-backups", "credentialsSecretName": "s3"}}],
+    )
+    schedule: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        default=None,
+        description="When to run: five fields of cron, or `@hourly`, `@daily`, `@weekly`, "
+        "`@monthly`, `@yearly`. Left out: once, now.",
+        examples=["17 2 * * *"],
+    )
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        default="Etc/UTC",
+        description="Time zone of the schedule, by its IANA name.",
+        examples=["Europe/Berlin"],
+    )
+    suspend: bool = Field(
+        default=False,
+        description="Start nothing by the schedule; what is under way ends, and runs asked for by "
+        "annotation or by an EtcdSnapshot are made.",
+        examples=[True],
+    )
+    starting_deadline_seconds: Annotated[int, Field(ge=10, le=31536000)] | None = Field(
+        default=None,
+        description="A run that could not start for so many seconds after its time is missed; left "
+        "out: it starts however late. Of several missed ones only the newest is made up for.",
+        examples=[3600],
+    )
+    spread: Annotated[Duration, Field(pattern=r"^([1-9][0-9]{0,4}(h|m|s))+$")] | None = Field(
+        default=None,
+        description="Start up to so much later than the schedule says, always by the same amount "
+        "for one backup, so that many backups don't start at once.",
+        examples=["5m"],
+    )
+    retention: Retention | None = Field(
+        default=None,
+        description="Which backups are kept. Left out: all. Applied after each verified backup; "
+        "the newest verified one is never deleted.",
+        examples=[{"keepLast": 7, "keepDaily": 14, "keepWeekly": 8}],
+    )
+    failed_history_limit: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=3,
+        description="How many EtcdSnapshots of failed runs are kept.",
+        examples=[3],
+    )
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        default="Retain",
+        description="What becomes of a backup in the store when its EtcdSnapshot is deleted. "
+        "`Retain`: it stays, and the EtcdSnapshot comes back. `Delete`: it is deleted too, but not "
+        "when the EtcdBackup, the namespace or the CRDs go as well.",
+        examples=["Retain"],
     )
     verification: Verification = Field(
         default_factory=Verification,
@@ -201,6 +340,42 @@ class EtcdBackupStatus(Model):
     """What has become of a standing order."""
 
     observed_generation: int | None = Field(default=None, description="Generation last looked at.")
+    active: int | None = Field(default=None, description="How many runs have not ended.")
+    observed_schedule: str | None = Field(
+        default=None, description="The schedule, with its zone, that the times below are of."
+    )
+    anchor_time: Time | None = Field(
+        default=None,
+        description="Runs due after this moment are still to be made: when the last one was due, "
+        "or when the schedule was set.",
+    )
+    last_schedule_time: Time | None = Field(
+        default=None, description="When the last run that the schedule started was due."
+    )
+    next_schedule_time: Time | None = Field(
+        default=None, description="When the next run will start by the schedule."
+    )
+    missed_runs: int | None = Field(
+        default=None, description="Times of the schedule for which no run was made."
+    )
+    last_handled_requested_at: str | None = Field(
+        default=None,
+        description="Value of annotation etcdsteward.io/requestedAt that a run was last made for.",
+    )
+    cluster: str | None = Field(
+        default=None, description="The folder of this etcd's cluster in the store."
+    )
+    cluster_id: str | None = Field(
+        default=None,
+        alias="clusterID",
+        description="etcd's cluster ID, in hex; changes when etcd is restored.",
+    )
+    kept: int | None = Field(
+        default=None, description="How many verified backups of this EtcdBackup the store holds."
+    )
+    looked_time: Time | None = Field(
+        default=None, description="When the store was last looked through."
+    )
     active_snapshot_name: str | None = Field(default=None, description="The run that is under way.")
     last_snapshot_name: str | None = Field(default=None, description="The run that ended last.")
     last_successful_time: Time | None = Field(
@@ -309,6 +484,9 @@ class EtcdSnapshotStatus(Model):
         default=None, description="Which side the last failure came from, where that is known."
     )
     artifact: Artifact | None = Field(default=None, description="What lies in the store.")
+    kept: tuple[str, ...] = Field(
+        default=(), description="Why retention keeps it.", examples=[["last", "weekly 2026-W47"]]
+    )
     verification: RunVerification | None = Field(default=None, description="The strongest proof.")
     warnings: tuple[str, ...] = Field(
         default=(), description="What to look at though the run succeeded."

@@ -1,0 +1,276 @@
+"""Looking through the stores: records follow what lies there, and retention is applied.
+
+The bucket is the truth. After each verified run, and from time to time, a child process looks
+through the backups of one EtcdBackup, deletes what retention does not keep, and tells what is left;
+then EtcdSnapshots come, change and go accordingly. One look at a time: nothing here is urgent, and
+fifty backups that end together must not list their buckets together.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import kopf
+
+from etcd_steward.errors import AlreadyExists, NotFound, StewardError
+from etcd_steward.handlers import status as transition
+from etcd_steward.handlers import words
+from etcd_steward.handlers.child import Listener, Lost, Outcome, run_child
+from etcd_steward.handlers.context import Context
+from etcd_steward.handlers.entry import Entry
+from etcd_steward.handlers.records import Changes, changes
+from etcd_steward.handlers.reference import reference
+from etcd_steward.handlers.resolve import resolve_etcd, resolve_store
+from etcd_steward.handlers.standing import Looked, Order, Run
+from etcd_steward.handlers.status import merge_patch
+from etcd_steward.kube import SNAPSHOTS, Key, version_of
+from etcd_steward.models.connection import EtcdConnection, StoreSettings
+from etcd_steward.models.kinds import (
+    BACKUP_LABEL,
+    FOUND_IN,
+    EtcdSnapshotStatus,
+    RunVerification,
+)
+from etcd_steward.models.manifest import BackupRef
+from etcd_steward.models.run import (
+    Catalogued,
+    CatalogueEntry,
+    CatalogueRequest,
+    Failure,
+)
+
+log = logging.getLogger(__name__)
+
+SLACK = 60.0
+"""Seconds that a child gets beyond its own deadline before it is killed."""
+
+
+class _Found(Listener):
+    """Collects what a child finds."""
+
+    def __init__(self, namespace: str) -> None:
+        self.entries: list[Entry] = []
+        self._namespace = namespace
+
+    def warning(self, message: str) -> None:
+        log.warning("%s", message)
+
+    def entry(self, entry: CatalogueEntry) -> None:
+        self.entries.append(entry_of(entry, self._namespace))
+
+
+def entry_of(found: CatalogueEntry, namespace: str) -> Entry:
+    """What a record needs of a manifest."""
+    manifest = found.manifest
+    local = manifest.backup.namespace == namespace
+    verification = None
+    if found.level is not None and found.verified_at is not None:
+        verification = RunVerification.model_validate(
+            {"level": found.level, "time": words.timestamp(found.verified_at)}
+        )
+    return Entry(
+        folder=manifest.folder,
+        tick=manifest.tick,
+        run_name=manifest.run.name if local else None,
+        run_uid=manifest.run.uid,
+        backup_uid=manifest.backup.uid,
+        started=manifest.started_at,
+        finished=manifest.finished_at,
+        artifact=transition.artifact(manifest, found.url),
+        verification=verification,
+        suspect=manifest.suspect,
+        warnings=manifest.warnings,
+        kept=found.kept,
+    )
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """The loop that looks through one store after another."""
+
+    context: Context
+    idle_until: float = 0.0
+    """By the monotonic clock: until then nothing is looked through without a reason."""
+
+    async def run(self) -> None:
+        """Look wherever somebody wants it, and elsewhere from time to time, for ever."""
+        context = self.context
+        await context.changed.wait()
+        while True:
+            key = self._next(datetime.now(UTC)) if context.leads() else None
+            if key is None:
+                context.look_wanted.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(context.timing.check_every):
+                        await context.look_wanted.wait()
+                continue
+            prune = context.to_look_through.pop(key, False)
+            order = context.order(key)
+            if order is not None and order.spec is not None and not order.deleting:
+                context.looked[key] = await self._look_through(order, prune=prune)
+                context.touch(key)
+
+    def _next(self, now: datetime) -> Key | None:
+        """Who is first: one that somebody wants, one never looked through, one long not so."""
+        context = self.context
+        for key in context.to_look_through:
+            return key
+        oldest: tuple[datetime, Key] | None = None
+        for order in context.orders():
+            at = self._looked_at(order)
+            if order.spec is None or order.deleting or context.busy(order.key):
+                continue
+            if at is None:
+                return order.key
+            if oldest is None or (at, order.key) < oldest:
+                oldest = at, order.key
+        timing = context.timing
+        if oldest is None or now - oldest[0] < timedelta(seconds=timing.look_every):
+            return None
+        if time.monotonic() < self.idle_until:
+            return None
+        self.idle_until = time.monotonic() + timing.look_pace
+        return oldest[1]
+
+    def _looked_at(self, order: Order) -> datetime | None:
+        looked = self.context.looked.get(order.key)
+        if looked is not None:
+            return looked.at
+        before = order.status.looked_time
+        return words.moment(before) if before is not None else None
+
+    async def _look_through(self, order: Order, *, prune: bool) -> Looked:
+        began = datetime.now(UTC)
+        found = _Found(order.key.namespace)
+        try:
+            store, etcd, request = await self._request(order, prune=prune)
+            outcome = await self._child(request, found)
+            if not isinstance(outcome, Catalogued):
+                return _failed(began, outcome)
+            self._tell(order, outcome, etcd)
+            runs = self.context.runs_of(order.key)
+            await self._write(order, changes(order, runs, found.entries, store.url, began))
+        except StewardError as error:
+            return Looked(began, failure=str(error))
+        return Looked(
+            began,
+            cluster=outcome.cluster,
+            cluster_id=outcome.cluster_id,
+            kept=outcome.kept,
+            frozen=outcome.frozen,
+        )
+
+    async def _request(
+        self, order: Order, *, prune: bool
+    ) -> tuple[StoreSettings, EtcdConnection | None, CatalogueRequest]:
+        spec, context, namespace = order.spec, self.context, order.key.namespace
+        assert spec is not None  # noqa: S101  # `run` has looked
+        store = await resolve_store(spec, namespace, context.config, context.kube)
+        try:
+            etcd = await resolve_etcd(spec, namespace, context.config, context.kube)
+        except StewardError:
+            etcd = None  # its identity is known from before; nothing is pruned
+        return (
+            store,
+            etcd,
+            CatalogueRequest(
+                store=store,
+                etcd=etcd,
+                backup=BackupRef(namespace=namespace, name=order.key.name, uid=order.version.uid),
+                cluster=order.status.cluster,
+                cluster_id=order.status.cluster_id,
+                adopt=order.adopted,
+                retention=spec.retention,
+                prune=prune and spec.retention is not None,
+                registry_prefix=context.config.registry_prefix,
+                cache=context.config.spool.directory / "cache",
+                timeout=context.timing.look_within,
+            ),
+        )
+
+    async def _child(self, request: CatalogueRequest, found: _Found) -> Outcome:
+        timing = self.context.timing
+        limits = replace(timing.limits, silence=timing.look_within + SLACK)
+        return await run_child(self.context.command, request, found, asyncio.Event(), limits)
+
+    def _tell(self, order: Order, outcome: Catalogued, etcd: EtcdConnection | None) -> None:
+        """Say on the EtcdBackup what only a look can tell."""
+        before = order.status.cluster_id
+        if etcd is not None and before and outcome.cluster_id and before != outcome.cluster_id:
+            _announce(
+                order,
+                "Warning",
+                "ClusterChanged",
+                f"etcd's cluster ID was {before} and is {outcome.cluster_id}: it was restored, or "
+                "is another one. Retention leaves the backups of the former alone, unless you "
+                f"annotate this EtcdBackup with etcdsteward.io/adopt-cluster: {before}",
+            )
+        earlier = self.context.looked.get(order.key)
+        if outcome.frozen and (earlier is None or earlier.frozen != outcome.frozen):
+            _announce(order, "Warning", "RetentionFrozen", outcome.frozen)
+        for what in outcome.unreadable:
+            log.warning("EtcdBackup %s: %s", order.key, what)
+        if outcome.pruned:
+            count = len(outcome.pruned)
+            _announce(order, "Normal", "Pruned", f"retention deleted {count} from the store")
+
+    async def _write(self, order: Order, wanted: Changes) -> None:
+        """Bring the records in line, one after another: etcd is not to feel it."""
+        for name, entry in wanted.missing:
+            await self._record(order, name, entry)
+        for run, status in wanted.stale:
+            await self._update(run, status)
+        for run in wanted.gone:
+            self.context.clean.add(run.version.uid)
+            with contextlib.suppress(NotFound):
+                await self.context.kube.delete(SNAPSHOTS, run.key, run.version)
+
+    async def _record(self, order: Order, name: str, entry: Entry) -> None:
+        """Create the record of a backup. Until its status is written, its annotation tells."""
+        key = Key(order.key.namespace, name)
+        body = {
+            "kind": "EtcdSnapshot",
+            "metadata": {
+                "name": key.name,
+                "namespace": key.namespace,
+                "labels": {BACKUP_LABEL: order.key.name},
+                "annotations": {FOUND_IN: entry.folder},
+            },
+            "spec": {"backupName": order.key.name},
+        }
+        with contextlib.suppress(AlreadyExists, NotFound):  # the next look sees what it is
+            made = await self.context.kube.create(SNAPSHOTS, body)
+            status = transition.recorded(EtcdSnapshotStatus(), entry)
+            await self.context.kube.patch_status(
+                SNAPSHOTS,
+                key,
+                version_of(made),
+                status.model_dump(mode="json", by_alias=True, exclude_none=True),
+            )
+
+    async def _update(self, run: Run, status: EtcdSnapshotStatus) -> None:
+        patch = merge_patch(
+            run.status.model_dump(mode="json", by_alias=True, exclude_none=True),
+            status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        )
+        with contextlib.suppress(NotFound):
+            await self.context.kube.patch_status(SNAPSHOTS, run.key, run.version, patch)
+
+
+def _failed(began: datetime, outcome: Outcome) -> Looked:
+    match outcome:
+        case Failure() as failure:
+            return Looked(began, failure=failure.text)
+        case Lost(failure=failure):
+            return Looked(began, failure=failure.text)
+        case _:
+            return Looked(began, failure="the look through the store was stopped")
+
+
+def _announce(order: Order, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+    about = reference("EtcdBackup", order.key, order.version.uid)
+    kopf.event(about, type=kind, reason=reason, message=message)
