@@ -7,7 +7,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test lint format types layers unit demo sandbox bench generate lock image clean
+.PHONY: help setup servers test lint format types layers unit demo sandbox bench generate lock image node-test clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -56,8 +56,13 @@ lock: setup  ## resolve the dependencies anew
 	    --no-header --generate-hashes --build-constraints requirements/build-constraints.txt \
 	    -c requirements/runtime.txt -q -o requirements/dev.txt
 
-image:  ## the container image (needs docker, podman or buildah)
-	$(or $(shell command -v docker),$(shell command -v podman),$(shell command -v buildah)) build -t etcd-steward:dev .
+image:  ## the container image (needs docker, podman or buildah; BASE=IMAGE names another base)
+	$(or $(shell command -v docker),$(shell command -v podman),$(shell command -v buildah)) build \
+	    $(if $(BASE),--build-arg BASE=$(BASE)) -t etcd-steward:dev .
+
+node-test: setup  ## deploy/ in Pods on a real Kubernetes node, in namespaces of its own (needs root)
+	@$(PY) -m tests.testbed.node
+	$(PY) -m pytest tests/node
 
 clean:  ## remove what was built here; the cache folder of the servers stays
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,6 +10,8 @@ import pytest
 
 from tests.testbed import ControlPlane, EtcdCluster, SeaweedFS
 from tests.testbed.binaries import build_all, missing, optional_missing
+from tests.testbed.node.images import archives
+from tests.testbed.node.needs import absent as absent_for_a_node
 from tests.testbed.process import foreign_variables
 
 HERMETIC = {
@@ -23,6 +25,7 @@ FORGOTTEN = {name: os.environ[name] for name in foreign_variables()}
 def pytest_configure(config: pytest.Config) -> None:
     """Forget what this shell says about etcd, AWS, Kubernetes and proxies: tests say it."""
     config.addinivalue_line("markers", "etcd34: needs etcd 3.4; left out where there is none")
+    config.addinivalue_line("markers", "node: needs a Kubernetes node; left out where none can be")
     for name in FORGOTTEN:
         del os.environ[name]
     os.environ.update(HERMETIC)
@@ -37,11 +40,15 @@ def pytest_unconfigure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs an optional part that is absent; the summary says so."""
-    optional = [item for item in items if item.get_closest_marker("etcd34")]
-    absent = asyncio.run(optional_missing()) if optional else []
-    if absent:
-        config.hook.pytest_deselected(items=optional)
-        items[:] = [item for item in items if item not in optional]
+    for marker, absent in (("etcd34", _no_etcd34), ("node", absent_for_a_node)):
+        optional = [item for item in items if item.get_closest_marker(marker)]
+        if optional and absent():
+            config.hook.pytest_deselected(items=optional)
+            items[:] = [item for item in items if item not in optional]
+
+
+def _no_etcd34() -> list[str]:
+    return asyncio.run(optional_missing())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -54,11 +61,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with capture.global_and_fixture_disabled(), mock.patch.dict(os.environ, FORGOTTEN):
         if asyncio.run(missing()):
             asyncio.run(build_all())
+        if any(item.get_closest_marker("node") for item in session.items):
+            asyncio.run(archives())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end what this machine could not test."""
-    if absent := asyncio.run(optional_missing()):
+    if absent := [*_no_etcd34(), *absent_for_a_node()]:
         terminalreporter.section("NOT RUN", yellow=True)
         for sentence in absent:
             terminalreporter.line(sentence)

@@ -1,11 +1,17 @@
 """The composition root: everything that is opened here is closed here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.engine.backup import back_up
+from etcd_steward.engine.catalogue import Identity, catalogue, identify
+from etcd_steward.engine.given import Given, find_object, open_local
+from etcd_steward.engine.importing import Imported, Wanted, import_snapshot
+from etcd_steward.engine.manifest_cache import ManifestCache
 from etcd_steward.engine.manifests import find_manifest
+from etcd_steward.engine.prune import delete_backup, only
 from etcd_steward.engine.report import Report, Tracker
 from etcd_steward.engine.settle import clean, settle
 from etcd_steward.engine.spool import DeadRun, Spool
@@ -15,7 +21,17 @@ from etcd_steward.models.connection import EtcdConnection, StoreSettings
 from etcd_steward.models.layout import Folder
 from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.ports import Store
-from etcd_steward.models.run import Result, Settled, SettleRequest, SnapshotRequest
+from etcd_steward.models.run import (
+    Catalogued,
+    CatalogueEntry,
+    CatalogueRequest,
+    DeleteRequest,
+    Result,
+    Settled,
+    SettleRequest,
+    SnapshotRequest,
+    SpoolSettings,
+)
 from etcd_steward.store import open_store as _open_store
 
 
@@ -55,7 +71,10 @@ async def take_snapshot(request: SnapshotRequest, report: Report) -> Result:
         for dead in spool.dead:
             await _bury(store, dead, report)
         async with open_etcd(request.etcd) as client:
-            return _result(store, await back_up(client, store, spool, request, tracker))
+            manifest = await back_up(client, store, spool, request, tracker)
+        for note in store.notes:
+            report.warning(note)
+        return _result(store, manifest)
 
 
 async def settle_run(request: SettleRequest, report: Report) -> Result | Settled:
@@ -73,6 +92,97 @@ async def settle_run(request: SettleRequest, report: Report) -> Result | Settled
         if isinstance(settled, Manifest):
             return _result(store, settled)
         return Settled(aborted=settled)
+
+
+async def look_through(
+    request: CatalogueRequest, report: Report, tell: Callable[[CatalogueEntry], None]
+) -> Catalogued:
+    """Tell of every backup of one name that the store holds, after pruning them.
+
+    An etcd that does not answer only forbids to delete. Raises `StewardError` of the store.
+    """
+    async with (
+        Deadline.after(request.timeout).enforce("looking through the store"),
+        Tracker(report).reporting(),
+        open_store(request.store) as store,
+    ):
+        identity = await _identity(request)
+        cache = ManifestCache(request.cache, store) if request.cache is not None else None
+        return await catalogue(store, request, identity, cache, tell)
+
+
+async def _identity(request: CatalogueRequest) -> Identity:
+    unknown = "which cluster the etcd is can't be asked now"
+    if request.etcd is not None:
+        try:
+            async with open_etcd(request.etcd) as client:
+                return await identify(client, request.registry_prefix)
+        except StewardError as error:
+            unknown = f"{unknown}: {error.message}"
+    return Identity(request.cluster, request.cluster_id, unknown)
+
+
+async def delete(request: DeleteRequest, report: Report) -> Settled:
+    """Delete one backup if it is ours; one that is gone already is a success.
+
+    Raises `Refused` if it is another's, and what the store raises.
+    """
+    async with (
+        Deadline.after(request.timeout).enforce("deleting the backup"),
+        Tracker(report).reporting(),
+        open_store(request.store) as store,
+    ):
+        with on_side("store"):
+            ours = only(request.backup, request.cluster_ids)
+            await delete_backup(store, Folder.parse(request.folder), ours)
+    return Settled(aborted=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a file lies that is to be imported."""
+
+    path: str
+    """On this host (`-`: standard input), or an object's key in `store`."""
+    store: StoreSettings | None = None
+
+
+async def import_file(
+    source: Source,
+    target: StoreSettings,
+    spool: SpoolSettings,
+    wanted: Wanted,
+    report: Report,
+    *,
+    timeout: float,
+) -> tuple[str, Imported]:
+    """Import a snapshot that somebody else took; its URL in the store, and what is known of it.
+
+    Raises `StewardError`. What killed runs left in this store is cleaned up first.
+    """
+    tracker = Tracker(report)
+    tracker.step = "Fetching"
+    async with (
+        Deadline.after(timeout).enforce("the import"),
+        tracker.reporting(),
+        _given(source) as given,
+        open_store(target) as store,
+        Spool.open(spool, wanted.run, report.warning) as room,
+    ):
+        for dead in room.dead:
+            await _bury(store, dead, report)
+        imported = await import_snapshot(given, store, room, wanted, tracker)
+        return f"{store.url}/{imported.manifest.folder}", imported
+
+
+@asynccontextmanager
+async def _given(source: Source) -> AsyncIterator[Given]:
+    if source.store is None:
+        with open_local(source.path) as given:
+            yield given
+    else:
+        async with open_store(source.store) as store:
+            yield await find_object(store, source.path)
 
 
 def _result(store: Store, manifest: Manifest) -> Result:

@@ -14,15 +14,18 @@ import sys
 
 from pydantic import ValidationError
 
-from etcd_steward.app import settle_run, take_snapshot
+from etcd_steward.app import delete, look_through, settle_run, take_snapshot
 from etcd_steward.errors import InvalidInput, StewardError
 from etcd_steward.memory import return_freed_memory
 from etcd_steward.models.run import (
     REQUEST,
+    CatalogueRequest,
+    DeleteRequest,
     Event,
     Failure,
     Journal,
     Progress,
+    Request,
     Settled,
     SettleRequest,
     SnapshotRequest,
@@ -41,7 +44,7 @@ class _Pipe:
         self._owing = True
         self._begun = self._settled = 0
 
-    def begin(self, request: SnapshotRequest | SettleRequest) -> None:
+    def begin(self, request: Request) -> None:
         """Note whether somebody else has begun what this job is to settle."""
         self._owing = not (
             isinstance(request, SnapshotRequest)
@@ -83,9 +86,15 @@ async def _job(line: bytes, pipe: _Pipe) -> Event:
     try:
         request = REQUEST.validate_json(line)
         pipe.begin(request)
-        if isinstance(request, SnapshotRequest):
-            return await take_snapshot(request, pipe)
-        return await settle_run(request, pipe)
+        match request:
+            case SnapshotRequest():
+                return await take_snapshot(request, pipe)
+            case SettleRequest():
+                return await settle_run(request, pipe)
+            case CatalogueRequest():
+                return await look_through(request, pipe, pipe.send)
+            case DeleteRequest():
+                return await delete(request, pipe)
     except ValidationError as error:
         what = error.errors(include_input=False, include_url=False)
         return Failure.of(InvalidInput(f"the request of this run can't be read: {what}"))

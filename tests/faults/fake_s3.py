@@ -1,16 +1,19 @@
 """An S3 that says what no healthy server says: for answers that SeaweedFS can't be made to give.
 
 It keeps objects and parts in memory, checks no keys, and answers each operation as scripted, once
-per scripted answer, before it turns honest.
+per scripted answer, before it turns honest. How much of S3 it knows can be set: servers in the
+field differ in checksums and conditional writes.
 """
 
+import base64
+import hashlib
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+from typing import ClassVar, Literal
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -47,7 +50,19 @@ class FakeS3:
         self.seen: list[str] = []
         self.extra: dict[str, str] = {}
         """Headers of each answer to HEAD."""
+        self.headers: list[tuple[str, dict[str, str]]] = []
+        """Operation and headers of each request, names in lower case."""
+        self.ranges = False
+        """Whether Range is known."""
+        self.checksums: Literal["computed", "ignored"] | Said = "ignored"
+        """What becomes of a CRC-32C; an answer: of all requests that speak of it."""
+        self.conditions: Literal["kept", "ignored"] | Said = "kept"
+        """What becomes of If-None-Match; an answer: of all requests that have it."""
         self.lock = threading.Lock()
+
+    def sent(self, operation: str, header: str) -> list[str | None]:
+        """One header of all requests of that operation."""
+        return [headers.get(header) for name, headers in self.headers if name == operation]
 
     def say(self, operation: str, *answers: Said) -> None:
         """Answer the next calls of `operation` so, in this order."""
@@ -74,14 +89,31 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(url.query, keep_blank_values=True)
         operation = _operation(self.command, query, key)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
         with self.fake.lock:
             self.fake.seen.append(operation)
+            self.fake.headers.append((operation, headers))
             said = self.fake.script[operation].popleft() if self.fake.script[operation] else None
             if said is None:
-                said = self._do(operation, key, query, body)
+                said = self._refused(headers, body) or self._do(operation, key, query, body)
             elif said.done:
                 self._do(operation, key, query, body)
         self._answer(said)
+
+    def _refused(self, headers: dict[str, str], body: bytes) -> Said | None:
+        """Refuse what is not known, and what arrives damaged."""
+        known = self.fake
+        if isinstance(known.checksums, Said) and any("x-amz-checksum" in name for name in headers):
+            return known.checksums
+        if isinstance(known.conditions, Said) and "if-none-match" in headers:
+            return known.conditions
+        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        return Said(400, "BadDigest") if headers.get("content-md5", digest) != digest else None
+
+    def _computed(self) -> dict[str, str]:
+        given = self.headers.get("x-amz-checksum-crc32c")
+        computed = given and self.fake.checksums == "computed"
+        return {"x-amz-checksum-crc32c": str(given)} if computed else {}
 
     def _do(self, operation: str, key: str, query: dict[str, list[str]], body: bytes) -> Said:
         if operation == "Create":
@@ -100,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         match operation:
             case "Part":
                 fake.parts[number] = body
-                return Said(200, headers={"ETag": '"part"'})
+                return Said(200, headers={"ETag": '"part"'} | self._computed())
             case "ListParts":
                 return Said(200, body=b"<ListPartsResult></ListPartsResult>")
             case "Complete":
@@ -114,18 +146,29 @@ class _Handler(BaseHTTPRequestHandler):
     def _do_object(self, operation: str, key: str, body: bytes) -> Said:
         fake = self.fake
         match operation:
-            case "Put" if key in fake.objects:
+            case "Put" if key in fake.objects and self._conditional():
                 return Said(412, "PreconditionFailed")
             case "Put":
                 fake.objects[key] = body
+                return Said(200, headers=self._computed())
             case "Delete":
                 fake.objects.pop(key, None)
                 return Said(204)
-            case "Head" | "Get" if key in fake.objects:
-                return Said(200, body=fake.objects[key], headers=self._described())
             case "Head" | "Get":
-                return Said(404, "NoSuchKey")
+                return self._read(fake.objects.get(key))
         return Said(200)
+
+    def _read(self, whole: bytes | None) -> Said:
+        if whole is None:
+            return Said(404, "NoSuchKey")
+        if not self.fake.ranges or "Range" not in self.headers:
+            return Said(200, body=whole, headers=self._described())
+        first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+        where = {"Content-Range": f"bytes {first}-{last}/{len(whole)}"}
+        return Said(206, body=whole[int(first) : int(last) + 1], headers=self._described() | where)
+
+    def _conditional(self) -> bool:
+        return "If-None-Match" in self.headers and self.fake.conditions == "kept"
 
     def _described(self) -> dict[str, str]:
         modified = "Sun, 22 Nov 2026 02:17:00 GMT"

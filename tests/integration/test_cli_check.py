@@ -41,6 +41,7 @@ async def test_all_is_well(
     shown = await steward("check", *words, env=seaweedfs.environment())
     assert shown.out.endswith("\nAll is well\n")
     assert "would be read, and sends snapshots" in shown.out
+    assert "keep by other means: the PKI" in shown.out
 
 
 async def test_certificates_are_dated(etcd_mtls: EtcdCluster, tmp_path: Path) -> None:

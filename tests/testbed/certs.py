@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -86,16 +87,18 @@ class Authority:
         common_name: str,
         *,
         organization: str | None = None,
+        addresses: Sequence[str] = (),
         valid_from: dt.timedelta = -DAY,
         valid_for: dt.timedelta = 365 * DAY,
     ) -> KeyPair:
         """Issue `<common_name>.crt` and `.key`, good on loopback as server and as client.
 
-        Both times count from now; `valid_for=timedelta(minutes=-1)` makes an expired certificate.
+        `addresses` are IP addresses that it is good for besides. Both times count from now;
+        `valid_for=timedelta(minutes=-1)` makes an expired certificate.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
-        loopback = ipaddress.ip_address("127.0.0.1")
+        hosts = [ipaddress.ip_address(address) for address in ("127.0.0.1", *addresses)]
         cert = (
             x509.CertificateBuilder()
             .subject_name(_name(common_name, organization))
@@ -105,7 +108,9 @@ class Authority:
             .not_valid_before(now + valid_from)
             .not_valid_after(now + valid_for)
             .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(loopback)]),
+                x509.SubjectAlternativeName(
+                    [x509.DNSName("localhost"), *map(x509.IPAddress, hosts)]
+                ),
                 critical=False,
             )
             .add_extension(

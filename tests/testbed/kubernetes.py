@@ -93,7 +93,7 @@ class ControlPlane:
         self._write_kubeconfig(self.kubeconfig, self.token)
         self.api_server = Server(
             "kube-apiserver",
-            [await binary("kube-apiserver"), *_as_arguments(self._api_server_flags(port))],
+            [await binary("kube-apiserver"), *as_arguments(self._api_server_flags(port))],
             directory=self.directory,
             ready=functools.partial(self._answers, "/readyz"),
             grace=SHUTDOWN_GRACE,
@@ -103,7 +103,7 @@ class ControlPlane:
             flags = self._controller_manager_flags(manager_port)
             self.controller_manager = Server(
                 "kube-controller-manager",
-                [await binary("kube-controller-manager"), *_as_arguments(flags)],
+                [await binary("kube-controller-manager"), *as_arguments(flags)],
                 directory=self.directory,
                 # The first thing that everybody needs of it, and proof that its loops turn.
                 ready=functools.partial(
@@ -208,5 +208,6 @@ class ControlPlane:
         return self._write_kubeconfig(path, token.strip(), namespace)
 
 
-def _as_arguments(flags: Mapping[str, str]) -> list[str]:
+def as_arguments(flags: Mapping[str, str]) -> list[str]:
+    """Return `--name=value` for each flag."""
     return [f"--{name}={value}" for name, value in flags.items()]

@@ -1,6 +1,7 @@
 """A real S3 server: SeaweedFS with checked keys, optional TLS, and helpers for assertions."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import secrets
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 REGION = "us-east-1"
+DOMAIN = "s3.localhost"
+"""Buckets are looked for in host names below it; a test resolves them to 127.0.0.1."""
+KMS_KEY = "alias/seaweedfs-default"
+"""The one key that its key service has; made anew at each start."""
+ROLE = "arn:aws:iam::role/backups"
+"""What a trusted service account may become, where there is an issuer."""
 SHUTDOWN_GRACE = 2  # seconds; left alone it takes 12 to 30, and a kill loses nothing
 _PORTS = (
     "master.port",
@@ -49,14 +56,55 @@ class Identity:
         return {"name": self.name, "credentials": [keys], "actions": list(self.actions)}
 
 
+def _trust(issuer: str, subject: str, session: str) -> dict[str, object]:
+    """Return SeaweedFS' configuration of roles: what AWS' IAM holds for IRSA."""
+    everything = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["*"]}
+    trusted = {
+        "Effect": "Allow",
+        "Principal": {"Federated": "cluster"},
+        "Action": ["sts:AssumeRoleWithWebIdentity"],
+        "Condition": {"StringEquals": {"oidc:sub": subject}},
+    }
+    oidc = {"issuer": issuer, "clientId": "sts.amazonaws.com", "jwksUri": f"{issuer}/keys"}
+    return {
+        "sts": {
+            "tokenDuration": session,
+            "maxSessionLength": "12h",
+            "issuer": "seaweedfs-sts",
+            "signingKey": base64.b64encode(secrets.token_bytes(32)).decode(),
+        },
+        "providers": [{"name": "cluster", "type": "oidc", "enabled": True, "config": oidc}],
+        "policy": {"defaultEffect": "Deny", "storeType": "memory"},
+        "policies": [
+            {"name": "all", "document": {"Version": "2012-10-17", "Statement": [everything]}}
+        ],
+        "roles": [
+            {
+                "roleName": ROLE.rpartition("/")[2],
+                "roleArn": ROLE,
+                "trustPolicy": {"Version": "2012-10-17", "Statement": [trusted]},
+                "attachedPolicies": ["all"],
+            }
+        ],
+    }
+
+
 class SeaweedFS:
     """`async with SeaweedFS(directory, tls=True) as s3:` an S3 endpoint that checks keys.
 
     `admin` may do everything, `reader` only list and get. Data, open uploads included, survive
-    `kill()` and `restart()`.
+    `kill()` and `restart()`. With `trusts`, an OIDC issuer's URL and the subject of its tokens,
+    such a token gives the role `ROLE` for `session` (Go's notation).
     """
 
-    def __init__(self, directory: Path, *, tls: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tls: bool = False,
+        trusts: tuple[str, str] | None = None,
+        session: str = "1h",
+    ) -> None:
         self.directory = directory
         self.admin = Identity("admin", ("Admin", "Read", "List", "Tagging", "Write"))
         self.reader = Identity("reader", ("Read", "List"))
@@ -67,6 +115,8 @@ class SeaweedFS:
         """The S3 port, for a proxy in front of it."""
         self.server: Server
         self._tls = tls
+        self._trusts = trusts
+        self._session = session
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -100,7 +150,10 @@ class SeaweedFS:
         ports = dict(
             zip(_PORTS, self._stack.enter_context(reserved_ports(len(_PORTS))), strict=True)
         )
-        identities = {"identities": [i.as_config() for i in (self.admin, self.reader)]}
+        identities = {
+            "identities": [i.as_config() for i in (self.admin, self.reader)],
+            "kms": {"default_provider": "local", "providers": {"local": {"type": "local"}}},
+        }
         config = write_private(
             self.directory / "identities.json", json.dumps(identities, indent=1).encode()
         )
@@ -109,6 +162,7 @@ class SeaweedFS:
             "ip.bind": "127.0.0.1",
             "dir": data,
             "s3.config": config,
+            "s3.domainName": DOMAIN,
             "s3.autoCreateBucket": "false",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
@@ -118,6 +172,11 @@ class SeaweedFS:
             "filer.localSocket": self.directory / "filer.sock",
             "s3.localSocket": self.directory / "s3.sock",
         }
+        if self._trusts is not None:
+            flags["s3.iam.config"] = write_private(
+                self.directory / "iam.json",
+                json.dumps(_trust(*self._trusts, self._session)).encode(),
+            )
         scheme, self.port = "http", ports["s3.port"]
         if self._tls:
             authority = Authority.create(self.directory / "pki")

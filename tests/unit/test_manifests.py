@@ -7,7 +7,7 @@ from etcd_steward.app import open_store
 from etcd_steward.engine.manifests import Backup, Unreadable, backups, write_manifest
 from etcd_steward.models.connection import LocalSettings
 from etcd_steward.models.layout import Folder
-from tests.unit.test_operator_status import manifest
+from tests.support.backups import made as manifest
 
 
 async def test_what_a_later_version_adds_hides_no_backup(tmp_path: Path) -> None:

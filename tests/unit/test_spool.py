@@ -42,6 +42,23 @@ async def test_runs_share_one_limit(tmp_path: Path) -> None:
         three.reserve(10 << 20)
 
 
+async def test_a_run_waits_for_the_room_that_others_have_taken(tmp_path: Path) -> None:
+    room = settings(tmp_path, limit=10 << 20)
+    waited = asyncio.Event()
+    async with Spool.open(room, "two") as two:
+        async with Spool.open(room, "one") as one:
+            one.reserve(6 << 20)
+            waiting = asyncio.create_task(two.wait_for_room(6 << 20, waited.set))
+            await waited.wait()
+            assert not waiting.done()
+            with pytest.raises(OutOfSpace):  # would not fit even alone
+                await two.wait_for_room(11 << 20, lambda: None)
+        async with asyncio.timeout(10):
+            await waiting
+        with pytest.raises(OutOfSpace):
+            await two.wait_for_room(11 << 20, lambda: None)
+
+
 async def test_a_disk_too_small(tmp_path: Path) -> None:
     async with Spool.open(settings(tmp_path), "run") as spool:
         disk = os.statvfs(tmp_path)

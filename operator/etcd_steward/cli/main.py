@@ -23,6 +23,10 @@ _VERBS = {
         "etcd_steward.cli.snapshot:snapshot",
         "Take, list, prove and fetch snapshots.",
     ),
+    "restore": (
+        "etcd_steward.cli.restore:restore",
+        "Bring back what was lost.",
+    ),
 }
 
 _EXIT_CODES = """\

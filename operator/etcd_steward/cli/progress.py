@@ -22,6 +22,7 @@ _EVERY = 5.0
 """Seconds between two lines after that."""
 _WORDS = {
     "Connecting": "Looking at the members",
+    "WaitingForRoom": "Waiting for room in the spool",
     "Streaming": "Reading from etcd",
     "Uploading": "Uploading",
     "ReadingBack": "Reading back",

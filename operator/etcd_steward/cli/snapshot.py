@@ -2,31 +2,32 @@
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option, Verb, Verbs
-from etcd_steward.cli.output import emit, output_option, print_table, warn
+from etcd_steward.cli.output import emit, output_option, warn
 from etcd_steward.cli.progress import progress_option, reporting
 from etcd_steward.cli.running import run
-from etcd_steward.cli.snapshot_output import (
-    HEADER,
-    as_json,
-    describe,
-    proof_in_words,
-    row,
-    view,
+from etcd_steward.cli.snapshot_delete import delete, prune
+from etcd_steward.cli.snapshot_find import (
+    SOMETHING_TO_LOOK_AT,
+    filters,
+    resolve,
+    snapshot_argument,
+    split_url,
+    with_store,
 )
+from etcd_steward.cli.snapshot_import import import_snapshot
+from etcd_steward.cli.snapshot_list import list_snapshots
+from etcd_steward.cli.snapshot_output import as_json, describe, proof_in_words, view
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
 from etcd_steward.cli.values import DURATION
 from etcd_steward.config import EtcdFlags
-from etcd_steward.errors import InvalidInput, NotFound, Unsupported
-from etcd_steward.models.layout import Folder
 from etcd_steward.models.manifest import BackupRef, Level, Manifest, Proof, RunRef
 from etcd_steward.models.ports import Store
 from etcd_steward.models.run import Result, SnapshotRequest, SpoolSettings
@@ -36,12 +37,9 @@ from etcd_steward.models.run import Result, SnapshotRequest, SpoolSettings
 if TYPE_CHECKING:
     from etcd_steward.engine.manifests import Backup
 
-Answer = TypeVar("Answer")
-
 NAMESPACE = "_cli"
 """Stands where the namespace of an EtcdBackup would: Kubernetes has none of this name."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,50}[a-z0-9])?")
-_SOMETHING_TO_LOOK_AT = 4
 
 
 @click.group(
@@ -54,29 +52,17 @@ etcd-steward snapshot fetch s3://etcd-backups/prod etcd.db
 """,
 )
 def snapshot() -> None:
-    """Take, list, prove and fetch snapshots.
+    """Take, list, prove, fetch and delete snapshots.
 
     SNAPSHOT is a snapshot's own URL, as `list` prints it, or a store's URL, which means its newest
     verified one; left out, the store is what --store says.
     """
 
 
-def _snapshot_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.argument("snapshot_url", metavar="[SNAPSHOT]", required=False)(function)
-
-
-def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
-    cluster = click.option(
-        "--cluster", cls=Option, section="Which", metavar="ID", help="Only this cluster's."
-    )
-    backup = click.option(
-        "--backup",
-        cls=Option,
-        section="Which",
-        metavar="NAME",
-        help="Only this backup's: its name, or namespace.name.",
-    )
-    return cluster(backup(function))
+snapshot.add_command(import_snapshot)
+snapshot.add_command(list_snapshots)
+snapshot.add_command(delete)
+snapshot.add_command(prune)
 
 
 @snapshot.command(
@@ -165,7 +151,7 @@ def save(  # noqa: PLR0917  # one for each flag, all passed by name
         emit(as_json(result.manifest), output)
     if result.manifest.suspect is not None:
         warn(f"this snapshot is suspect: {result.manifest.suspect}")
-        return _SOMETHING_TO_LOOK_AT
+        return SOMETHING_TO_LOOK_AT
     return 0
 
 
@@ -177,35 +163,6 @@ def _take(request: SnapshotRequest, *, progress: bool) -> Result:
 
 
 @snapshot.command(
-    "list",
-    cls=Verb,
-    examples="""
-etcd-steward snapshot list --store s3://etcd-backups/prod
-etcd-steward snapshot list --store file:///var/backups/etcd --backup before-upgrade
-etcd-steward snapshot list --store s3://etcd-backups -o json | jq -r '.[-1].url'
-""",
-)
-@store_options()
-@_filters
-@output_option
-def list_snapshots(store: StoreFlags, cluster: str | None, backup: str | None, output: str) -> int:
-    """List the complete snapshots of a store, oldest first."""
-
-    async def collect(opened: Store) -> tuple[str, "list[Backup]", bool]:
-        found, sound = await _find(opened, cluster, backup)
-        return opened.url, found, sound
-
-    url, found, sound = run(_with_store(store, None, collect))
-    if output != "table":
-        emit([view(url, one) for one in found], output)
-    elif found:
-        print_table(HEADER, [row(url, one) for one in found])
-    else:
-        click.echo(f"No snapshots found in {url}", err=True)
-    return 0 if sound else _SOMETHING_TO_LOOK_AT
-
-
-@snapshot.command(
     "show",
     cls=Verb,
     examples="""
@@ -214,9 +171,9 @@ etcd-steward snapshot show s3://etcd-backups/prod/1f0c9a3e/_cli.manual/20261122T
 etcd-steward snapshot show --store file:///var/backups/etcd --backup before-upgrade -o yaml
 """,
 )
-@_snapshot_argument
+@snapshot_argument
 @store_options()
-@_filters
+@filters
 @output_option
 def show(
     snapshot_url: str | None,
@@ -228,10 +185,10 @@ def show(
     """Show what is known of a snapshot: its manifest and its proofs."""
 
     async def look(opened: Store) -> tuple[str, "Backup"]:
-        return opened.url, await _resolve(opened, folder, cluster, backup)
+        return opened.url, await resolve(opened, folder, cluster, backup)
 
-    store_url, folder = _split(snapshot_url)
-    url, found = run(_with_store(store, store_url, look))
+    store_url, folder = split_url(snapshot_url)
+    url, found = run(with_store(store, store_url, look))
     if output == "table":
         describe(url, found)
     else:
@@ -247,9 +204,9 @@ etcd-steward snapshot verify s3://etcd-backups/prod
 etcd-steward snapshot verify --store file:///var/backups/etcd --level Digest
 """,
 )
-@_snapshot_argument
+@snapshot_argument
 @store_options()
-@_filters
+@filters
 @spool_options
 @click.option(
     "--level",
@@ -275,15 +232,15 @@ def verify(
     """Read a snapshot back whole and prove it; the proof is stored beside it."""
     from etcd_steward.engine import verify as engine  # noqa: PLC0415  # see the top
 
-    store_url, folder = _split(snapshot_url)
+    store_url, folder = split_url(snapshot_url)
     with reporting(progress=progress) as report:
 
         async def prove(opened: Store) -> tuple[str, Proof]:
-            found = await _resolve(opened, folder, cluster, backup)
+            found = await resolve(opened, folder, cluster, backup)
             proof = await engine.verify(opened, found.manifest, Level(level), spool, report)
             return f"{opened.url}/{found.manifest.folder}", proof
 
-        url, proof = run(_with_store(store, store_url, prove))
+        url, proof = run(with_store(store, store_url, prove))
     if output == "table":
         click.echo(f"{url} verified: {proof_in_words(proof)}")
     else:
@@ -302,7 +259,7 @@ etcdutl snapshot restore etcd.db --data-dir /var/lib/etcd-restored
 @click.argument("snapshot_url", metavar="SNAPSHOT")
 @click.argument("target", metavar="TARGET", type=click.Path(dir_okay=False, path_type=Path))
 @store_options()
-@_filters
+@filters
 @click.option("--force", cls=Option, is_flag=True, help="Overwrite TARGET if it is there.")
 @output_option
 @progress_option
@@ -323,92 +280,16 @@ def fetch(
     """
     from etcd_steward.engine import fetch as engine  # noqa: PLC0415  # see the top
 
-    store_url, folder = _split(snapshot_url)
+    store_url, folder = split_url(snapshot_url)
     with reporting(progress=progress) as report:
 
         async def bring(opened: Store) -> tuple[str, Manifest]:
-            found = await _resolve(opened, folder, cluster, backup)
+            found = await resolve(opened, folder, cluster, backup)
             await engine.fetch(opened, found.manifest, target, report, force=force)
             return f"{opened.url}/{found.manifest.folder}", found.manifest
 
-        url, manifest = run(_with_store(store, store_url, bring))
+        url, manifest = run(with_store(store, store_url, bring))
     if output == "table":
         click.echo(str(target))
     else:
         emit({"url": url, "file": str(target.absolute()), "manifest": as_json(manifest)}, output)
-
-
-def _split(url: str | None) -> tuple[str | None, Folder | None]:
-    """A store's URL, and the folder in it where `url` names one."""
-    if url is None:
-        return None, None
-    store, *last = url.rstrip("/").rsplit("/", 3)
-    if "://" not in url:
-        raise InvalidInput(
-            f"SNAPSHOT {url!r} is no URL",
-            hint="`etcd-steward snapshot list` prints the URLs of snapshots",
-        )
-    try:
-        return store, Folder.parse("/".join(last))
-    except InvalidInput:
-        return url, None
-
-
-async def _with_store(
-    flags: StoreFlags, url: str | None, work: Callable[[Store], Awaitable[Answer]]
-) -> Answer:
-    from etcd_steward.app import open_store  # noqa: PLC0415  # see the top
-
-    async with open_store(flags.settings(url)) as store:
-        return await work(store)
-
-
-async def _find(
-    store: Store, cluster: str | None, backup: str | None
-) -> "tuple[list[Backup], bool]":
-    """The backups that are asked for, and whether all of the store could be read."""
-    from etcd_steward.engine.manifests import Backup, backups  # noqa: PLC0415  # see the top
-
-    found: list[Backup] = []
-    sound = True
-    async for one in backups(store):
-        if not isinstance(one, Backup):
-            warn(f"{store.url}/{one.key} is left out: {one.error}")
-            sound = False
-        elif _wanted(one.manifest, cluster, backup):
-            found.append(one)
-    return found, sound
-
-
-def _wanted(manifest: Manifest, cluster: str | None, backup: str | None) -> bool:
-    if cluster is not None and cluster.lower() not in (manifest.cluster, manifest.cluster_id):
-        return False
-    name = manifest.backup.name
-    return backup is None or backup in (name, f"{manifest.backup.namespace}.{name}")
-
-
-async def _resolve(
-    store: Store, folder: Folder | None, cluster: str | None, backup: str | None
-) -> "Backup":
-    """The backup in `folder`, else the newest verified one, which is named on standard error."""
-    from etcd_steward.engine.manifests import get_backup  # noqa: PLC0415  # see the top
-
-    if folder is not None:
-        return await get_backup(store, folder)
-    found, _ = await _find(store, cluster, backup)
-    verified = [one for one in found if one.verified]
-    if not verified:
-        which = "no snapshot" if not found else f"none of {len(found)} snapshots that is verified"
-        raise NotFound(
-            f"there is {which} in {store.url}",
-            hint="`etcd-steward snapshot list` shows what there is",
-        )
-    clusters = sorted({one.manifest.cluster for one in verified})
-    if len(clusters) > 1:
-        raise Unsupported(
-            f"{store.url} holds snapshots of {len(clusters)} clusters: {', '.join(clusters)}",
-            hint="say which by --cluster, or name the snapshot's own URL",
-        )
-    newest = verified[-1]
-    click.echo(f"Newest verified: {store.url}/{newest.manifest.folder}", err=True)
-    return newest

@@ -7,13 +7,14 @@ import click
 
 from etcd_steward.cli.output import print_fields
 from etcd_steward.cli.values import human_age
-from etcd_steward.models.manifest import Manifest, Proof
+from etcd_steward.models.manifest import Manifest, Origin, Proof
 from etcd_steward.units import size
 
 if TYPE_CHECKING:  # it imports the engine, which `--help` need not wait for
     from etcd_steward.engine.manifests import Backup
 
 HEADER = ("TIME", "AGE", "CLUSTER", "BACKUP", "REVISION", "KEYS", "SIZE", "PROOF", "URL")
+PRUNE_HEADER = ("TIME", "CLUSTER", "BACKUP", "SIZE", "PROOF", "KEPT", "URL")
 
 
 def as_json(model: Manifest | Proof) -> dict[str, Any]:
@@ -52,6 +53,12 @@ def row(url: str, backup: "Backup") -> tuple[str, ...]:
     )
 
 
+def prune_row(url: str, backup: "Backup", kept: str) -> tuple[str, ...]:
+    """Make a line of the table that says why a backup stays or goes."""
+    time, _, cluster, name, _, _, stored, proof, link = row(url, backup)
+    return time, cluster, name, stored, proof, kept, link
+
+
 def proof_in_words(proof: Proof) -> str:
     """Say how hard a proof was, and when it was made."""
     words = f"{proof.level.value}, {proof.at:%Y-%m-%d %H:%M:%S}Z"
@@ -59,6 +66,25 @@ def proof_in_words(proof: Proof) -> str:
         return words
     pages, records = proof.structure.reachable_pages, proof.structure.records
     return f"{words}, {pages:,} pages and {records:,} revisions read"
+
+
+def _cluster_id(manifest: Manifest) -> str:
+    if manifest.origin is not None and manifest.cluster_id == "0":
+        return "etcd's cluster ID is not known"
+    return f"etcd's cluster ID {manifest.cluster_id}"
+
+
+def _member(manifest: Manifest) -> str:
+    member = manifest.member_id if manifest.origin is None else "not known"
+    return f"{member}, etcd {manifest.etcd_version or 'of unknown version'}"
+
+
+def _origin(origin: Origin | None) -> str:
+    if origin is None:
+        return ""
+    tool = "" if origin.tool == "unknown" else f" of {origin.tool}"
+    wrapped = f" in {', '.join(origin.wrappings)}" if origin.wrappings else ""
+    return f"{origin.name}{tool}{wrapped}  {size(origin.size)}  sha256 {origin.sha256}"
 
 
 def describe(url: str, backup: "Backup") -> None:
@@ -79,9 +105,10 @@ def describe(url: str, backup: "Backup") -> None:
                 f"{size(manifest.raw_size)}, stored as {size(manifest.stored_size)}",
             ),
             ("SHA-256", f"{manifest.raw_sha256} (uncompressed)"),
-            ("Cluster", f"{manifest.cluster} (etcd's cluster ID {manifest.cluster_id})"),
+            ("Cluster", f"{manifest.cluster} ({_cluster_id(manifest)})"),
             ("kube-system", manifest.kube_system_uid or ""),
-            ("Member", f"{manifest.member_id}, etcd {manifest.etcd_version}"),
+            ("Member", _member(manifest)),
+            ("Imported from", _origin(manifest.origin)),
             ("Requested by", manifest.run.requested_by),
         ]
     )

@@ -2,22 +2,24 @@
 
 # ruff: noqa: ANN401  # what click hands on has no narrower type
 
+import base64
 import functools
 import os
 import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import click
+from pydantic import SecretStr
 
 from etcd_steward.cli.framework import Option
 from etcd_steward.cli.values import SIZE
 from etcd_steward.config import read_pem
 from etcd_steward.errors import InvalidInput, Refused
-from etcd_steward.models.connection import LocalSettings, S3Settings
+from etcd_steward.models.connection import LocalSettings, S3Encryption, S3Settings
 from etcd_steward.models.run import SpoolSettings
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -26,6 +28,8 @@ _STORE = "Store (S3 credentials are found as the AWS tools find them)"
 _SPOOL = "Spool"
 _FORMS = "write s3://bucket/prefix or file:///directory"
 _MIN_BUCKET = 3
+_RAW_KEY = 32
+_LONGEST_KEY = 1024
 
 
 class StoreFlags:
@@ -44,14 +48,19 @@ class StoreFlags:
         return parse_store(url, **self._s3)
 
 
-def parse_store(
+def parse_store(  # one for each flag
     url: str,
     *,
     s3_endpoint: str | None = None,
     s3_region: str | None = None,
+    s3_profile: str | None = None,
     s3_ca: Path | None = None,
     s3_path_style: bool = False,
     s3_storage_class: str | None = None,
+    s3_sse: Literal["S3", "KMS", "C"] | None = None,
+    s3_sse_kms_key_id: str | None = None,
+    s3_sse_c_key_file: Path | None = None,
+    s3_tag: tuple[str, ...] = (),
 ) -> S3Settings | LocalSettings:
     """Read `s3://bucket/prefix` or `file:///directory`. Raises `InvalidInput`."""
     parts = urlsplit(url)
@@ -76,8 +85,51 @@ def parse_store(
         region=s3_region or None,
         force_path_style=s3_path_style,
         ca=read_pem(s3_ca, "the CA file of S3") if s3_ca else None,
+        profile=s3_profile or None,
         storage_class=s3_storage_class or None,
+        sse=_encryption(s3_sse, s3_sse_kms_key_id or None, s3_sse_c_key_file),
+        tags=_tags(s3_tag),
     )
+
+
+def _encryption(
+    kind: Literal["S3", "KMS", "C"] | None, kms_key_id: str | None, key_file: Path | None
+) -> S3Encryption | None:
+    """What the flags say of encryption; a key says of itself which kind it is for."""
+    if kind is None:
+        kind = "C" if key_file else "KMS" if kms_key_id else None
+    if kind is None:
+        return None
+    if kind == "C" and key_file is None:
+        raise InvalidInput(
+            "encryption of type C needs a key", hint="name it by --s3-sse-c-key-file"
+        )
+    key = _customer_key(key_file) if key_file else None
+    return S3Encryption(type=kind, kms_key_id=kms_key_id, customer_key=key)
+
+
+def _customer_key(path: Path) -> SecretStr:
+    """A key of 32 bytes, as they are or in base64, in base64."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_KEY + 1)
+    except OSError as error:
+        raise InvalidInput(f"the key file {path} can't be read: {error.strerror}") from error
+    if len(content) == _RAW_KEY:
+        return SecretStr(base64.b64encode(content).decode("ascii"))
+    return SecretStr(content.decode("ascii", errors="replace").strip())
+
+
+def _tags(given: tuple[str, ...]) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    for tag in given:
+        name, equals, value = tag.partition("=")
+        if not equals:
+            raise InvalidInput(f"tag {tag!r} has no value", hint="write --s3-tag name=value")
+        if name in tags:
+            raise InvalidInput(f"tag {name!r} is given twice")
+        tags[name] = value
+    return tags
 
 
 def _local(url: str, host: str, path: str) -> LocalSettings:
@@ -118,6 +170,15 @@ _STORE_OPTIONS = (
         help="Region of the bucket.  [env: ETCD_STEWARD_S3_REGION]",
     ),
     click.option(
+        "--s3-profile",
+        cls=Option,
+        section=_STORE,
+        envvar="ETCD_STEWARD_S3_PROFILE",
+        metavar="NAME",
+        help="Profile in ~/.aws/config and ~/.aws/credentials; wins over AWS_ACCESS_KEY_ID.  "
+        "[default: AWS_PROFILE; env: ETCD_STEWARD_S3_PROFILE]",
+    ),
+    click.option(
         "--s3-ca",
         cls=Option,
         section=_STORE,
@@ -135,14 +196,51 @@ _STORE_OPTIONS = (
         help="Put the bucket into the path; most S3 servers of your own need it.  "
         "[env: ETCD_STEWARD_S3_PATH_STYLE]",
     ),
+    click.option(
+        "--s3-sse-c-key-file",
+        cls=Option,
+        section=_STORE,
+        envvar="ETCD_STEWARD_S3_SSE_C_KEY_FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Key of your own that the server encrypts with (SSE-C), for reading too: 32 bytes, "
+        "as they are or in base64.  [env: ETCD_STEWARD_S3_SSE_C_KEY_FILE]",
+    ),
 )
-_STORAGE_CLASS = click.option(
-    "--s3-storage-class",
-    cls=Option,
-    section=_STORE,
-    envvar="ETCD_STEWARD_S3_STORAGE_CLASS",
-    metavar="CLASS",
-    help="Storage class of what is stored.  [env: ETCD_STEWARD_S3_STORAGE_CLASS]",
+_WRITE_OPTIONS = (
+    click.option(
+        "--s3-storage-class",
+        cls=Option,
+        section=_STORE,
+        envvar="ETCD_STEWARD_S3_STORAGE_CLASS",
+        metavar="CLASS",
+        help="Storage class of what is stored.  [env: ETCD_STEWARD_S3_STORAGE_CLASS]",
+    ),
+    click.option(
+        "--s3-sse",
+        cls=Option,
+        section=_STORE,
+        envvar="ETCD_STEWARD_S3_SSE",
+        type=click.Choice(["S3", "KMS", "C"]),
+        help="What the server encrypts with: keys of its own, of its key service, or yours.  "
+        "[default: as the bucket says; env: ETCD_STEWARD_S3_SSE]",
+    ),
+    click.option(
+        "--s3-sse-kms-key-id",
+        cls=Option,
+        section=_STORE,
+        envvar="ETCD_STEWARD_S3_SSE_KMS_KEY_ID",
+        metavar="ID",
+        help="Which key of the key service.  [env: ETCD_STEWARD_S3_SSE_KMS_KEY_ID]",
+    ),
+    click.option(
+        "--s3-tag",
+        cls=Option,
+        section=_STORE,
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Tag of every object that is written; may be given up to ten times.",
+    ),
 )
 
 
@@ -160,7 +258,7 @@ def store_options(*, writes: bool = False) -> Decorator:
             return function(store=StoreFlags(given), **kwargs)
 
         wrapped: Callable[..., Any] = wrapper
-        for option in reversed((*_STORE_OPTIONS, *((_STORAGE_CLASS,) if writes else ()))):
+        for option in reversed((*_STORE_OPTIONS, *(_WRITE_OPTIONS if writes else ()))):
             wrapped = option(wrapped)
         return wrapped
 

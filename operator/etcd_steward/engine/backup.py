@@ -9,46 +9,33 @@ Nothing is called complete before the last step, and whatever fails before it le
 
 import asyncio
 import os
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from etcd_steward import __version__
 from etcd_steward.deadline import Deadline
 from etcd_steward.engine.announce import announced
-from etcd_steward.engine.compress import Compressed, bound
+from etcd_steward.engine.deposit import Deposit, Stored
 from etcd_steward.engine.drain import Drained, drain
-from etcd_steward.engine.manifests import find_manifest, write_manifest
 from etcd_steward.engine.members import Choice, choose
 from etcd_steward.engine.prove import Proven, prove
-from etcd_steward.engine.readback import read_back
 from etcd_steward.engine.report import Tracker
-from etcd_steward.engine.settle import adopt, clean
 from etcd_steward.engine.spool import Spool
 from etcd_steward.engine.spoolfile import SpoolFile
 from etcd_steward.engine.tasks import together
-from etcd_steward.errors import (
-    AlreadyExists,
-    IntegrityError,
-    NoSuchStore,
-    PermanentError,
-    StewardError,
-    on_side,
-)
+from etcd_steward.errors import IntegrityError, on_side
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.etcd.member import Member
-from etcd_steward.models.layout import SNAPSHOT, Folder, cluster_folder
-from etcd_steward.models.manifest import Level, Manifest, Proof, StoredFile
-from etcd_steward.models.ports import OpenUpload, Store, Written
-from etcd_steward.models.run import Journal, SnapshotRequest
+from etcd_steward.models.layout import Folder, cluster_folder
+from etcd_steward.models.manifest import Manifest
+from etcd_steward.models.ports import Store
+from etcd_steward.models.run import SnapshotRequest
 from etcd_steward.registry.envelope import uid_of
 
 _ENOUGH_CORES = 3
 """From so many on, compression does not take from the stream what etcd and gRPC need."""
 _REGISTRY = "/registry"
 """Where the proof looks for the kube-system Namespace."""
-_CLEAN_UP = 60.0
-"""Seconds that cleaning up after a failure may take; what is left is found at the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +48,20 @@ class _Source:
     folder: Folder
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A snapshot in the store, not yet a backup."""
-
-    written: Written
-    sha256: str
-    read_back: str
-
-
 @dataclass(slots=True)
 class _Run:
     """One attempt, and what it has begun."""
 
     client: EtcdClient
-    store: Store
     spool: Spool
     request: SnapshotRequest
     tracker: Tracker
+    deposit: Deposit
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    journal: Journal | None = None
-    recording: Folder | None = None
-    """Where the manifest is being written: from then on only a look tells what is there."""
+
+    def wait(self) -> None:
+        """Say that other runs must end first."""
+        self.tracker.step = "WaitingForRoom"
 
 
 async def back_up(
@@ -95,67 +74,20 @@ async def back_up(
     store then, except where the store itself can't be reached any more, or the manifest's fate is
     unknown: a later `settle` of the journal finds out.
     """
-    run = _Run(client, store, spool, request, tracker)
-    try:
-        with on_side("etcd"):
-            source = await _find_source(run)
-        with on_side("store"):
-            there = await _recorded(run, source.folder)
-        manifest = there or await _make(run, source)
-    except StewardError as error:
-        found = await _find_out(run, error)
-        if found is None:
-            raise
-        manifest = found
-    except BaseException:
-        if run.recording is None:
-            await _clean_up(run)
-        raise
-    spool.settled()
-    return manifest
+    deposit = Deposit(store, spool, tracker, request.run, request.requester.uid)
+    return await deposit.made(_make(_Run(client, spool, request, tracker, deposit)))
 
 
-async def _make(run: _Run, source: _Source) -> Manifest:
+async def _make(run: _Run) -> Manifest:
+    with on_side("etcd"):
+        source = await _find_source(run)
+    with on_side("store"):
+        there = await run.deposit.recorded(source.folder)
+    if there is not None:
+        return there
     drained, stored, proven = await _transfer(run, source)
     manifest = _manifest(run, source, drained, stored, proven)
-    run.tracker.step, run.recording = "Recording", source.folder
-    with on_side("store"):
-        await write_manifest(run.store, manifest)
-    return manifest
-
-
-async def _recorded(run: _Run, folder: Folder) -> Manifest | None:
-    """The manifest of this run, if an attempt that nobody remembers has written it."""
-    try:
-        manifest = await find_manifest(run.store, folder)
-    except NoSuchStore:
-        return None  # writing makes a directory, or says that the bucket is missing
-    if manifest is None:
-        return None
-    if manifest.run.uid != run.request.requester.uid:
-        raise AlreadyExists(
-            f"{run.store.url}/{folder} holds the backup of another run",
-            hint="nothing was written; take the snapshot anew, under another run's name",
-        )
-    return await adopt(run.store, manifest, run.request.run[:8])
-
-
-async def _find_out(run: _Run, error: StewardError) -> Manifest | None:
-    """The manifest, where its writing failed only as far as we were told; else clean up.
-
-    Unless it is certain that no manifest came and none will, everything stays as it is.
-    """
-    if run.recording is None:
-        await _clean_up(run)
-        return None
-    try:
-        async with asyncio.timeout(_CLEAN_UP):
-            manifest = await _recorded(run, run.recording)
-    except (StewardError, TimeoutError) as failed:
-        run.tracker.report.warning(f"whether the backup was recorded is not known: {failed}")
-        return None
-    if manifest is None and isinstance(error, PermanentError):
-        await _clean_up(run)
+    await run.deposit.record(manifest)
     return manifest
 
 
@@ -183,13 +115,16 @@ async def _kube_system_uid(member: Member, prefix: str) -> str | None:
     return uid_of(found.kvs[0].value) if found.kvs else None
 
 
-async def _transfer(run: _Run, source: _Source) -> tuple[Drained, _Stored, Proven]:
-    run.spool.reserve(source.choice.status.db_size)
+async def _transfer(run: _Run, source: _Source) -> tuple[Drained, Stored, Proven]:
+    await run.spool.wait_for_room(source.choice.status.db_size, run.wait)
     file = run.spool.create("snapshot.db")
     behind = len(os.sched_getaffinity(0)) >= _ENOUGH_CORES
     try:
         async with together() as group:
-            storing = group.create_task(_keep(run, source, file, behind=behind))
+            size = source.choice.status.db_size
+            storing = group.create_task(
+                run.deposit.keep(source.folder, file, size=size, behind=behind)
+            )
             with on_side("etcd"):
                 drained, read_revision = await _drain(run, source, file)
             await file.publish(ended=True)
@@ -235,36 +170,8 @@ def _check_uid(run: _Run, source: _Source, proven: Proven) -> None:
     )
 
 
-async def _keep(run: _Run, source: _Source, file: SpoolFile, *, behind: bool) -> _Stored:
-    """Compress and upload, compare the store's checksum, and read back."""
-    if not behind:
-        await file.ended()
-
-    async def started(upload: OpenUpload) -> None:
-        run.journal = Journal(folder=str(source.folder), key=upload.key, upload_id=upload.upload_id)
-        run.spool.write_journal(run.store.identity, run.journal)
-        await run.tracker.report.journal(run.journal)
-
-    def sent(stored: int) -> None:
-        run.tracker.stored = stored
-
-    compressed = Compressed(file, behind=behind)
-    with on_side("store"):
-        async with aclosing(compressed.frames()) as frames:
-            written = await run.store.write(
-                source.folder.snapshot,
-                frames,
-                size_hint=bound(source.choice.status.db_size),
-                started=started,
-                sent=sent,
-            )
-        run.tracker.step = "ReadingBack"
-        checked = await read_back(run.store, written)
-    return _Stored(written, compressed.sha256, checked)
-
-
 def _manifest(
-    run: _Run, source: _Source, drained: Drained, stored: _Stored, proven: Proven
+    run: _Run, source: _Source, drained: Drained, stored: Stored, proven: Proven
 ) -> Manifest:
     status, now = source.choice.status, datetime.now(UTC)
     suspect = source.choice.suspect
@@ -289,45 +196,8 @@ def _manifest(
         records=proven.report.records,
         raw_size=drained.size,
         raw_sha256=drained.sha256,
-        files=(
-            StoredFile(
-                name=SNAPSHOT,
-                role="snapshot",
-                size=stored.written.size,
-                sha256=stored.sha256,
-                crc32c=f"{stored.written.crc32c:08x}",
-            ),
-        ),
+        files=(stored.file(),),
         suspect=suspect,
         warnings=source.choice.warnings,
-        proof=None
-        if suspect is not None
-        else Proof(
-            level=Level.STRUCTURE,
-            at=now,
-            by=f"etcd-steward {__version__}",
-            stored_sha256=stored.sha256,
-            raw_sha256=drained.sha256,
-            structure=proven.structure,
-            read_back=stored.read_back,
-        ),
+        proof=None if suspect is not None else stored.proof(now, drained.sha256, proven.structure),
     )
-
-
-async def _clean_up(run: _Run) -> None:
-    """Leave nothing of a failed attempt in the store, even when it was cancelled.
-
-    Never while the manifest may be on its way: deleting what it names would make a liar of it.
-    """
-    if run.journal is None:
-        return
-    report, folder = run.tracker.report, Folder.parse(run.journal.folder)
-    try:
-        async with asyncio.timeout(_CLEAN_UP):
-            manifest = await clean(run.store, folder, [run.journal], report.warning)
-    except (StewardError, TimeoutError) as error:
-        report.warning(f"what this run left in the store goes at the next start: {error}")
-    else:
-        if manifest is None:
-            run.spool.settled()
-            report.settled()

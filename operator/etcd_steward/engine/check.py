@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.engine.certificates import check_certificates
+from etcd_steward.engine.checklist import IN_SHORT
 from etcd_steward.engine.findings import Finding, answered, failure, ok, warning
 from etcd_steward.engine.members import choose
 from etcd_steward.engine.spool import Spool
@@ -197,7 +198,10 @@ async def _source(
     member = client.member(choose(found, emergency=False).status)
     await member.revision()
     async with member.snapshot(deadline=Deadline.after(30.0)):
-        return [ok("snapshot", f"{member.endpoint} would be read, and sends snapshots")]
+        return [
+            ok("snapshot", f"{member.endpoint} would be read, and sends snapshots"),
+            ok("snapshot", f"it holds what is in etcd; keep by other means: {IN_SHORT}"),
+        ]
 
 
 async def check_spool(settings: SpoolSettings, needed: int | None) -> list[Finding]:

@@ -1,25 +1,28 @@
 """Manifests and proofs: writing them last, and finding them again."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from pydantic import ValidationError
 
+from etcd_steward.engine.manifest_cache import ManifestCache
+from etcd_steward.engine.tasks import together
 from etcd_steward.errors import (
     IntegrityError,
     InvalidInput,
     NoSuchStore,
     NotFound,
+    Refused,
     StewardError,
     Unsupported,
 )
-from etcd_steward.models.layout import MANIFEST, Folder
+from etcd_steward.models.layout import MANIFEST, SNAPSHOT, Folder
 from etcd_steward.models.manifest import MANIFEST_LIMIT, Level, Manifest, Proof
-from etcd_steward.models.ports import Store
+from etcd_steward.models.ports import ObjectInfo, Store
 
 _AT_ONCE = 16
-"""Manifests read in parallel: each is one request."""
+"""Backups read in parallel: one or two small requests each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ async def find_manifest(store: Store, folder: Folder) -> Manifest | None:
     """The manifest of `folder`; None if, and only if, there is none.
 
     Raises `IntegrityError` for one that can't be read, `Unsupported` for one of a later version,
-    `NoSuchStore` if the store itself is missing.
+    `Refused` for one that claims another cluster or backup than its folder, and `NoSuchStore` if
+    the store itself is missing.
     """
     try:
         text = await store.read(folder.manifest, limit=MANIFEST_LIMIT)
@@ -74,10 +78,10 @@ async def find_manifest(store: Store, folder: Folder) -> Manifest | None:
         raise
     except NotFound:
         return None
-    return _parse(text, f"{store.url}/{folder.manifest}", str(folder))
+    return _parse(text, f"{store.url}/{folder.manifest}", folder)
 
 
-def _parse(text: bytes, url: str, folder: str) -> Manifest:
+def _parse(text: bytes, url: str, folder: Folder) -> Manifest:
     try:
         # Fields that only a later version knows are passed over; it raises formatVersion where
         # they change what the others mean.
@@ -92,7 +96,15 @@ def _parse(text: bytes, url: str, folder: str) -> Manifest:
             f"{url} is not a manifest of etcd-steward ({error.error_count()} fields are wrong)",
             hint="somebody else wrote or changed it; the backup is not trusted as it is",
         ) from error
-    if manifest.folder != folder:
+    claimed = manifest.cluster, manifest.backup.namespace, manifest.backup.name
+    if claimed != (folder.cluster, folder.namespace, folder.name):
+        raise Refused(
+            f"{url} says that it is of backup {claimed[1]}.{claimed[2]} of cluster {claimed[0]}, "
+            "but its folder belongs to another",
+            hint="somebody copied or changed it; nothing of this backup is deleted or used until "
+            "that manifest is moved away",
+        )
+    if manifest.folder != str(folder):
         raise IntegrityError(
             f"{url} is the manifest of another folder, {manifest.folder}",
             hint="folders can't be renamed or copied within a store",
@@ -108,23 +120,44 @@ async def get_backup(store: Store, folder: Folder) -> Backup:
             f"there is no backup in {store.url}/{folder}",
             hint="`etcd-steward snapshot list` shows those that are complete",
         )
-    return Backup(manifest, await _proofs(store, folder))
+    infos = [info async for info in store.list(f"{folder}/proofs/")]
+    return Backup(manifest, await _proofs(_Reader(store), manifest, infos))
 
 
-async def _proofs(store: Store, folder: Folder) -> tuple[Proof, ...]:
-    keys = [info.key async for info in store.list(f"{folder}/proofs/")]
-    found = [await _proof(store, key) for key in keys]
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Small objects of a store, fetched unless they are remembered."""
+
+    store: Store
+    cache: ManifestCache | None = None
+
+    async def read(self, info: ObjectInfo) -> bytes:
+        known = self.cache.get(info) if self.cache is not None else None
+        if known is not None:
+            return known
+        text = await self.store.read(info.key, limit=MANIFEST_LIMIT)
+        if self.cache is not None:
+            self.cache.put(info, text)
+        return text
+
+
+async def _proofs(
+    reader: _Reader, manifest: Manifest, infos: Sequence[ObjectInfo]
+) -> tuple[Proof, ...]:
+    """The proofs of a backup; the first one is in its manifest, and need not be fetched."""
+    first = manifest.proof
+    known = Folder.parse(manifest.folder).proof(first.at) if first is not None else None
+    found = [first if info.key == known else await _proof(reader, info) for info in infos]
     return tuple(proof for proof in found if proof is not None)
 
 
-async def _proof(store: Store, key: str) -> Proof | None:
+async def _proof(reader: _Reader, info: ObjectInfo) -> Proof | None:
     """One proof; None if it has just been deleted, or is of a kind that this version can't read.
 
     A proof that proves nothing to us takes nothing from the backup.
     """
     try:
-        text = await store.read(key, limit=MANIFEST_LIMIT)
-        return Proof.model_validate_json(text, extra="ignore")
+        return Proof.model_validate_json(await reader.read(info), extra="ignore")
     except NoSuchStore:
         raise
     except (NotFound, IntegrityError, ValidationError):
@@ -135,33 +168,106 @@ async def _proof(store: Store, key: str) -> Proof | None:
 class Unreadable:
     """A manifest that is there and can't be used."""
 
-    key: str
+    folder: Folder
     error: StewardError
 
-
-async def backups(store: Store) -> AsyncIterator[Backup | Unreadable]:
-    """All backups of a store, oldest tick first."""
-    folders: list[Folder] = []
-    async for info in store.list(""):
-        if info.key.endswith(f"/{MANIFEST}"):
-            try:
-                folders.append(Folder.parse(info.key.removesuffix(f"/{MANIFEST}")))
-            except InvalidInput as error:
-                yield Unreadable(info.key, error)
-    folders.sort(key=lambda folder: (folder.tick, str(folder)))
-    for start in range(0, len(folders), _AT_ONCE):
-        batch = folders[start : start + _AT_ONCE]
-        for found in await asyncio.gather(*(_look(store, folder) for folder in batch)):
-            if found is not None:
-                yield found
+    @property
+    def key(self) -> str:
+        """Where it lies."""
+        return self.folder.manifest
 
 
-async def _look(store: Store, folder: Folder) -> Backup | Unreadable | None:
+@dataclass(slots=True)
+class Contents:
+    """What a listing shows of one folder."""
+
+    folder: Folder
+    manifest: ObjectInfo | None = None
+    proofs: list[ObjectInfo] = field(default_factory=list)
+    snapshot: ObjectInfo | None = None
+    touched: datetime | None = None
+    """When something in it was last written."""
+
+    def add(self, name: str, info: ObjectInfo) -> None:
+        """Take in the object `name` of this folder."""
+        self.touched = max(self.touched or info.modified, info.modified)
+        if name == MANIFEST:
+            self.manifest = info
+        elif name == SNAPSHOT:
+            self.snapshot = info
+        elif name.startswith("proofs/"):
+            self.proofs.append(info)
+
+
+def folder_of(text: str) -> Folder | None:
+    """The run's folder that `text` names; None for what is not ours."""
     try:
-        return await get_backup(store, folder)
+        folder = Folder.parse(text)
+    except InvalidInput:
+        return None
+    return folder if str(folder) == text else None
+
+
+async def contents(
+    store: Store, prefix: str = "", wanted: Callable[[Folder], bool] = lambda _: True
+) -> list[Contents]:
+    """All folders of runs under `prefix`, oldest tick first. What others put there is passed by."""
+    found: dict[str, Contents | None] = {}
+    async for info in store.list(prefix):
+        text, _, _ = info.key.rpartition("/")
+        text = text.removesuffix("/proofs")
+        if text not in found:
+            folder = folder_of(text)
+            found[text] = Contents(folder) if folder is not None and wanted(folder) else None
+        one = found[text]
+        if one is not None:
+            one.add(info.key[len(text) + 1 :], info)
+    runs = (one for one in found.values() if one is not None)
+    return sorted(runs, key=lambda one: (one.folder.tick, str(one.folder)))
+
+
+async def read_backups(
+    store: Store, runs: Iterable[Contents], cache: ManifestCache | None = None
+) -> list[Backup | Unreadable]:
+    """The backups among these folders, in their order, many of them read at a time."""
+    reader, found = _Reader(store, cache), dict[int, Backup | Unreadable]()
+    left = iter([one for one in runs if one.manifest is not None])
+    numbered = enumerate(left)
+
+    async def work() -> None:
+        for number, one in numbered:
+            backup = await _read(reader, one)
+            if backup is not None:
+                found[number] = backup
+
+    async with together() as group:
+        for _ in range(_AT_ONCE):
+            group.create_task(work())
+    return [found[number] for number in sorted(found)]
+
+
+async def _read(reader: _Reader, one: Contents) -> Backup | Unreadable | None:
+    if one.manifest is None:
+        return None
+    try:
+        text = await reader.read(one.manifest)
+        manifest = _parse(text, f"{reader.store.url}/{one.manifest.key}", one.folder)
     except NoSuchStore:
         raise
     except NotFound:  # deleted since it was listed
         return None
-    except (IntegrityError, Unsupported) as error:
-        return Unreadable(folder.manifest, error)
+    except (IntegrityError, Unsupported, Refused) as error:
+        return Unreadable(one.folder, error)
+    return Backup(manifest, await _proofs(reader, manifest, one.proofs))
+
+
+async def backups(
+    store: Store, cache: ManifestCache | None = None
+) -> AsyncIterator[Backup | Unreadable]:
+    """All backups of a store, oldest tick first."""
+    if cache is not None:
+        await cache.load("")
+    for one in await read_backups(store, await contents(store), cache):
+        yield one
+    if cache is not None:
+        await cache.save()

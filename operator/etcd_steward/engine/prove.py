@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from etcd_steward.errors import IntegrityError
 from etcd_steward.models.manifest import Structure
 from etcd_steward.models.ports import ReadAt
-from etcd_steward.registry.proof import StructureReport, prove_structure
+from etcd_steward.registry.proof import KUBE_SYSTEM, StructureReport, prove_structure
 
 _METAS = 2
 """Meta pages of a file that bbolt has streamed (bbolt tx.go, `WriteTo`)."""
@@ -21,13 +21,14 @@ class Proven:
     """What the file was compared with."""
 
 
-def prove(file: ReadAt, read_revision: int) -> Proven:
+def prove(file: ReadAt, read_revision: int, *, namespace_key: bytes = KUBE_SYSTEM) -> Proven:
     """Read every page of the database; blocking, for a worker thread.
 
     `read_revision` was read through the same member before its stream began, so the file must hold
-    at least that: one that holds less is another member's, or an old one. Raises `IntegrityError`.
+    at least that: one that holds less is another member's, or an old one. The object at
+    `namespace_key` gives the report's `kube_system_uid`. Raises `IntegrityError`.
     """
-    report = prove_structure(file)
+    report = prove_structure(file, namespace_key=namespace_key)
     if report.valid_metas != _METAS:
         raise IntegrityError(
             "one of the two meta pages of the snapshot is damaged",

@@ -6,6 +6,7 @@ every Secret of the cluster in the clear: its directory is 0700, the file 0600, 
 at the end of the run, or, where the process was killed, by the next one that opens the spool.
 """
 
+import asyncio
 import errno
 import fcntl
 import json
@@ -17,13 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etcd_steward.engine.spoolfile import SpoolFile, too_small
-from etcd_steward.errors import InvalidInput, Unavailable
+from etcd_steward.errors import InvalidInput, OutOfSpace, Unavailable
 from etcd_steward.models.run import Journal, SpoolSettings
 
 log = logging.getLogger(__name__)
 
 _DISK_RESERVE = 0.05
 """Share of the disk that is left free."""
+_LOOK_AGAIN = 1.0
+"""Seconds until a run that waits for room looks again."""
 _LOCK, _RESERVED, _JOURNAL = "lock", "reserved", "journal.json"
 _ORPHAN = ".orphan.json"
 
@@ -108,6 +111,28 @@ class Spool:
             if size > room:
                 raise too_small(root, f"{_mib(size)} are needed and {_mib(max(0, room))} are free")
             (self.directory / _RESERVED).write_text(str(size), encoding="ascii")
+
+    async def wait_for_room(self, size: int, waiting: Callable[[], object]) -> None:
+        """Reserve `size` bytes, once the runs that are under way have left enough.
+
+        `waiting` is called if that takes time. Raises `OutOfSpace` if it would not fit even alone.
+        """
+        while True:
+            try:
+                self.reserve(size)
+            except OutOfSpace:
+                limit = self._settings.limit
+                if (limit is not None and size > limit) or not self._others_reserve():
+                    raise
+            else:
+                return
+            waiting()
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    def _others_reserve(self) -> bool:
+        root = self._settings.directory
+        with _spooling(root), _locked(root / f".{_LOCK}"):
+            return any(_reserved(other) for other in _runs(root) if other != self.directory)
 
     def create(self, name: str) -> SpoolFile:
         """A new, empty file."""

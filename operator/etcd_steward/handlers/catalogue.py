@@ -12,9 +12,6 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
-
-import kopf
 
 from etcd_steward.errors import AlreadyExists, NotFound, StewardError
 from etcd_steward.handlers import status as transition
@@ -23,7 +20,7 @@ from etcd_steward.handlers.child import Listener, Lost, Outcome, run_child
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.entry import Entry
 from etcd_steward.handlers.records import Changes, changes
-from etcd_steward.handlers.reference import reference
+from etcd_steward.handlers.reference import Kind, announce, reference
 from etcd_steward.handlers.resolve import resolve_etcd, resolve_store
 from etcd_steward.handlers.standing import Looked, Order, Run
 from etcd_steward.handlers.status import merge_patch
@@ -201,7 +198,7 @@ class Catalogue:
         """Say on the EtcdBackup what only a look can tell."""
         before = order.status.cluster_id
         if etcd is not None and before and outcome.cluster_id and before != outcome.cluster_id:
-            _announce(
+            self._announce(
                 order,
                 "Warning",
                 "ClusterChanged",
@@ -211,12 +208,16 @@ class Catalogue:
             )
         earlier = self.context.looked.get(order.key)
         if outcome.frozen and (earlier is None or earlier.frozen != outcome.frozen):
-            _announce(order, "Warning", "RetentionFrozen", outcome.frozen)
+            self._announce(order, "Warning", "RetentionFrozen", outcome.frozen)
         for what in outcome.unreadable:
             log.warning("EtcdBackup %s: %s", order.key, what)
         if outcome.pruned:
             count = len(outcome.pruned)
-            _announce(order, "Normal", "Pruned", f"retention deleted {count} from the store")
+            self._announce(order, "Normal", "Pruned", f"retention deleted {count} from the store")
+
+    def _announce(self, order: Order, kind: Kind, reason: str, message: str) -> None:
+        about = reference("EtcdBackup", order.key, order.version.uid)
+        announce(self.context, about, kind, reason, message)
 
     async def _write(self, order: Order, wanted: Changes) -> None:
         """Bring the records in line, one after another: etcd is not to feel it."""
@@ -269,8 +270,3 @@ def _failed(began: datetime, outcome: Outcome) -> Looked:
             return Looked(began, failure=failure.text)
         case _:
             return Looked(began, failure="the look through the store was stopped")
-
-
-def _announce(order: Order, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-    about = reference("EtcdBackup", order.key, order.version.uid)
-    kopf.event(about, type=kind, reason=reason, message=message)

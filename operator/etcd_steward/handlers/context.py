@@ -1,6 +1,7 @@
 """What all handlers share: made once by `run_operator`, handed to each through kopf's memo."""
 
 import asyncio
+import contextvars
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -86,6 +87,8 @@ class Context:
     """EtcdBackups whose store somebody wants looked through, and whether retention may act."""
     look_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when one is added."""
+    surroundings: contextvars.Context | None = None
+    """Those of kopf's handlers of events, in which alone it can post one."""
     clean: set[str] = field(default_factory=set)
     """uids of deleted runs that are known to have left nothing in the store."""
     under_way: set[str] = field(default_factory=set)

@@ -9,18 +9,15 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import replace
-from typing import Literal
-
-import kopf
 
 from etcd_steward.errors import NotFound, StewardError
 from etcd_steward.handlers.child import Listener, Outcome, run_child
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.records import folder_of
-from etcd_steward.handlers.reference import reference
+from etcd_steward.handlers.reference import Kind, announce, reference
 from etcd_steward.handlers.resolve import resolve_store
 from etcd_steward.handlers.standing import Order, Run
-from etcd_steward.kube import BACKUPS, SNAPSHOTS
+from etcd_steward.kube import SNAPSHOTS
 from etcd_steward.models.manifest import BackupRef
 from etcd_steward.models.run import DeleteRequest, Failure, Settled
 
@@ -54,17 +51,17 @@ async def delete_backup(context: Context, run: Run) -> None:
         alone = order is not None and not order.deleting
         alone = alone and not await context.kube.is_going(run.key.namespace)
     except StewardError as error:
-        _announce(run, "Warning", "Retained", f"{folder} stays in the store: {error}")
+        _tell(context, run, "Warning", "Retained", f"{folder} stays in the store: {error}")
         return
     if order is None or folder is None or not alone:
         return
     outcome = await _child(context, order, run, folder)
     if isinstance(outcome, Settled):
-        _announce(run, "Normal", "Deleted", f"{folder} was deleted from the store")
+        _tell(context, run, "Normal", "Deleted", f"{folder} was deleted from the store")
         return
     why = outcome.text if isinstance(outcome, Failure) else "the store did not answer in time"
     said = f"{folder} stays in the store, and its EtcdSnapshot will come back: {why}"
-    _announce(run, "Warning", "Retained", said)
+    _tell(context, run, "Warning", "Retained", said)
 
 
 async def _child(context: Context, order: Order, run: Run, folder: str) -> Outcome:
@@ -85,9 +82,9 @@ async def _child(context: Context, order: Order, run: Run, folder: str) -> Outco
     return await run_child(context.command, request, Listener(), asyncio.Event(), limits)
 
 
-def _announce(run: Run, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+def _tell(context: Context, run: Run, kind: Kind, reason: str, message: str) -> None:
     about = reference("EtcdSnapshot", run.key, run.version.uid)
-    kopf.event(about, type=kind, reason=reason, message=message)
+    announce(context, about, kind, reason, message)
 
 
 async def release_if_uninstalled(context: Context, finalizer: str) -> None:
@@ -99,8 +96,7 @@ async def release_if_uninstalled(context: Context, finalizer: str) -> None:
     try:
         if not await context.kube.is_going(context.config.namespace):
             return
-        for plural in (SNAPSHOTS, BACKUPS):
-            with contextlib.suppress(NotFound):
-                await context.kube.release(plural, finalizer)
+        with contextlib.suppress(NotFound):
+            await context.kube.release(SNAPSHOTS, finalizer)
     except StewardError as error:
         log.warning("whether finalizers must go can't be found out: %s", error)

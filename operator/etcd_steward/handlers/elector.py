@@ -106,6 +106,8 @@ class Elector:
         """Give the Lease up, so that the next one need not wait. Not while `run` runs."""
         self._until = NEVER
         self._say()
+        if self.answered_at == NEVER:
+            return
         try:
             async with Deadline.after(self._election.request).enforce("giving up the Lease"):
                 found = await self._kube.lease(self._where)
@@ -187,7 +189,7 @@ class Elector:
         return {
             "holderIdentity": self.identity,
             "leaseDurationSeconds": self._election.lease_duration,
-            "acquireTime": before["acquireTime"] if renewed else now,
+            "acquireTime": before.get("acquireTime", now) if renewed else now,
             "renewTime": now,
             "leaseTransitions": transitions if renewed or not before else transitions + 1,
         }

@@ -1,9 +1,15 @@
-"""What an event is about."""
+"""Events: what they are about, and how they are posted."""
+
+import contextvars
+from typing import Literal
 
 import kopf
 
+from etcd_steward.handlers.context import Context
 from etcd_steward.kube import Key
 from etcd_steward.models.kinds import API_VERSION
+
+Kind = Literal["Normal", "Warning"]
 
 
 def reference(kind: str, key: Key, uid: str) -> kopf.Body:
@@ -15,3 +21,9 @@ def reference(kind: str, key: Key, uid: str) -> kopf.Body:
             "metadata": {"namespace": key.namespace, "name": key.name, "uid": uid},
         }
     )
+
+
+def announce(context: Context, about: kopf.Body, kind: Kind, reason: str, message: str) -> None:
+    """Post an event, from a handler or from a loop of our own."""
+    surroundings = context.surroundings or contextvars.copy_context()
+    surroundings.run(kopf.event, about, type=kind, reason=reason, message=message)

@@ -15,10 +15,11 @@ from etcd_steward.models.connection import (
     EtcdConnection,
     EtcdTLS,
     LocalSettings,
+    S3Encryption,
     S3Settings,
     StoreSettings,
 )
-from etcd_steward.models.kinds import S3, EtcdBackupSpec
+from etcd_steward.models.kinds import S3, Encryption, EtcdBackupSpec
 
 
 async def resolve_etcd(
@@ -94,7 +95,17 @@ async def _resolve_s3(
         secret_key=secret_key,
         session_token=session_token,
         storage_class=spec.storage_class,
+        sse=None if spec.sse is None else await _resolve_encryption(spec.sse, namespace, kube),
+        tags=spec.tags,
     )
+
+
+async def _resolve_encryption(spec: Encryption, namespace: str, kube: Kube) -> S3Encryption:
+    key = None
+    if spec.customer_key_secret_name is not None:
+        secret = await kube.secret(Key(namespace, spec.customer_key_secret_name))
+        key = SecretStr(secret.need("customer.key").strip())
+    return S3Encryption(type=spec.type, kms_key_id=spec.kms_key_id, customer_key=key)
 
 
 def _allow(namespace: str, config: OperatorConfig, what: str, instead: str) -> None:

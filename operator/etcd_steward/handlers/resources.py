@@ -6,8 +6,9 @@ changes would swallow updates and deletions meanwhile; timers leave a finalizer 
 """
 
 import asyncio
+import contextvars
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import kopf
 
@@ -22,7 +23,7 @@ from etcd_steward.handlers.deletion import (
 from etcd_steward.handlers.errors import edge
 from etcd_steward.handlers.identity import Identity
 from etcd_steward.handlers.read import read_spec, read_status
-from etcd_steward.handlers.reference import reference
+from etcd_steward.handlers.reference import Kind, announce, reference
 from etcd_steward.handlers.run import ActiveRun
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.handlers.writer import StatusWriter
@@ -82,10 +83,12 @@ def _register_watches(registry: kopf.OperatorRegistry, context: Context) -> None
 
     @kopf.on.event(*_BACKUPS, registry=registry)
     async def order_changed(body: Body, **_: Any) -> None:  # noqa: ANN401
+        context.surroundings = context.surroundings or contextvars.copy_context()
         context.touch(key_of(body))
 
     @kopf.on.event(*_SNAPSHOTS, registry=registry)
     async def run_changed(body: Body, **_: Any) -> None:  # noqa: ANN401
+        context.surroundings = context.surroundings or contextvars.copy_context()
         context.touch(run_of(body).backup)
 
 
@@ -196,18 +199,18 @@ def active_run(context: Context, body: Body) -> ActiveRun:
     snapshot = reference("EtcdSnapshot", key, identity.uid)
     uid = snapshot_status(body).backup_uid
 
-    def announce(type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        kopf.event(snapshot, type=type_, reason=reason, message=message)
+    def tell(kind: Kind, reason: str, message: str) -> None:
+        announce(context, snapshot, kind, reason, message)
         backup_uid = uid or active.status.backup_uid
         if backup_uid is not None:
             order = reference("EtcdBackup", identity.backup, backup_uid)
-            kopf.event(order, type=type_, reason=reason, message=message)
+            announce(context, order, kind, reason, message)
 
     active = ActiveRun(
         context,
         identity,
         StatusWriter(context.kube, key, version_of(body), snapshot_status(body)),
-        announce,
+        tell,
     )
     return active
 

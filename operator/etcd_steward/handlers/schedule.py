@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-import kopf
-
 from etcd_steward.errors import AlreadyExists, NotFound, StewardError
 from etcd_steward.handlers.agenda import Agenda, Due, agenda
 from etcd_steward.handlers.context import Context
-from etcd_steward.handlers.reference import reference
+from etcd_steward.handlers.reference import announce, reference
 from etcd_steward.handlers.standing import Order, Run, backup_status, figures, of_order
 from etcd_steward.handlers.status import merge_patch, must_be_settled
 from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key
@@ -65,7 +63,7 @@ class Scheduler:
     def _pause(self) -> float:
         """Seconds until the next order wants to be looked at, `IDLE` at most."""
         soonest = min(self.wake.values(), default=None)
-        if soonest is None:
+        if soonest is None or not self.context.leads():
             return IDLE
         return min(IDLE, max(0.0, (soonest - datetime.now(UTC)).total_seconds()))
 
@@ -114,7 +112,9 @@ async def look(context: Context, order: Order, runs: Sequence[Run], now: datetim
     if plan.due is not None:
         await _create(context, order, plan.due)
     if plan.missed is not None:
-        _announce(order, "MissedSchedule", plan.missed)
+        log.warning("EtcdBackup %s: %s", order.key, plan.missed)
+        about = reference("EtcdBackup", order.key, order.version.uid)
+        announce(context, about, "Warning", "MissedSchedule", plan.missed)
     status = backup_status(
         replace(order, status=plan.status),
         runs,
@@ -168,9 +168,3 @@ async def _create(context: Context, order: Order, due: Due) -> None:
             },
         )
         log.info("EtcdBackup %s: created EtcdSnapshot %s (%s)", key, due.name, due.why)
-
-
-def _announce(order: Order, reason: str, message: str) -> None:
-    log.warning("EtcdBackup %s: %s", order.key, message)
-    about = reference("EtcdBackup", order.key, order.version.uid)
-    kopf.event(about, type="Warning", reason=reason, message=message)

@@ -152,6 +152,8 @@ def _progress_text(progress: Progress) -> str:
         return f"Streaming {size(progress.raw_bytes)} of {size(progress.total_bytes)}"
     if progress.step == "Uploading":
         return f"Uploading, {size(progress.stored_bytes)} stored"
+    if progress.step == "WaitingForRoom":
+        return "Waiting for room in the spool"
     return progress.step
 
 

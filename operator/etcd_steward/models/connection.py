@@ -44,7 +44,7 @@ class S3Encryption(Model):
 
     type: Literal["S3", "KMS", "C"]
     """S3: its own keys; KMS: a key of its key service; C: ours, sent with each request."""
-    kms_key_id: str | None = None
+    kms_key_id: str | None = Field(default=None, alias="kmsKeyID")
     """None with type KMS: the server's default key."""
     customer_key: RevealedSecret | None = None
     """32 bytes in base64, with type C only."""

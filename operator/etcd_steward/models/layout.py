@@ -4,6 +4,7 @@ A folder belongs to one run; nobody writes into or deletes another's. All keys a
 store's prefix.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,7 +42,11 @@ class Folder:
     def parse(cls, text: str) -> "Folder":
         """The folder that `text` names, or `InvalidInput`."""
         match = _FOLDER.match(text.strip("/"))
-        if match is None:
+        tick = None
+        if match is not None:
+            with contextlib.suppress(ValueError):  # digits that are no moment
+                tick = datetime.strptime(match["tick"], _TICK_FORMAT).replace(tzinfo=UTC)
+        if match is None or tick is None:
             raise InvalidInput(
                 f"{text!r} is not the folder of a backup",
                 hint="`etcd-steward snapshot list` prints the URLs of backups",
@@ -50,7 +55,7 @@ class Folder:
             cluster=match["cluster"],
             namespace=match["namespace"],
             name=match["name"],
-            tick=datetime.strptime(match["tick"], _TICK_FORMAT).replace(tzinfo=UTC),
+            tick=tick,
             run=match["run"],
         )
 

@@ -90,16 +90,51 @@ class Proof(Model):
     )
 
 
+TimeFrom = Literal["flag", "name", "archive", "file", "import"]
+
+
+class Origin(Model):
+    """Where an imported snapshot came from: the file that was handed over."""
+
+    tool: str = Field(description="What probably made it, by its name; `unknown` where none tells.")
+    name: str = Field(description="Its name, without directories.")
+    size: int = Field(description="Its bytes, as they were handed over.")
+    sha256: str = Field(description="SHA-256 of those bytes.")
+    modified: datetime | None = Field(
+        default=None, description="When it was last changed; left out for pipes."
+    )
+    wrappings: tuple[str, ...] = Field(
+        default=(), description="What it was compressed or encrypted with, outermost first."
+    )
+    member: str | None = Field(
+        default=None, description="Which file of an archive the snapshot was."
+    )
+    had_digest: bool = Field(
+        description="Whether it carried etcd's own digest, which was compared then; if not, one "
+        "was added, so that `etcdutl snapshot restore` takes the file."
+    )
+    time_from: TimeFrom = Field(
+        description="Where `tick` comes from: what the importer said, the file's name, the "
+        "archive's or the file's time, or for want of these the time of the import."
+    )
+
+
 class Manifest(Model):
-    """A complete backup."""
+    """A complete backup.
+
+    What nobody can know of an imported one is zero or empty: `memberID` (0 is no member: raft.None
+    in etcd), `readRevision`, and `clusterID` and `etcdVersion` where neither file nor importer say.
+    """
 
     format_version: Literal[1] = 1
     type: Literal["Snapshot"] = "Snapshot"
     cluster: str = Field(
         description="The cluster's folder: 8 digits of the kube-system uid, or the cluster ID."
     )
-    cluster_id: Hex64 = Field(alias="clusterID")
-    member_id: Hex64 = Field(alias="memberID")
+    cluster_id: Hex64 = Field(alias="clusterID", description="etcd's; 0 if nobody knows it.")
+    member_id: Hex64 = Field(
+        alias="memberID", description="The member it was read from; 0 for an imported one."
+    )
     kube_system_uid: str | None = Field(default=None, alias="kubeSystemUID")
     backup: BackupRef
     run: RunRef
@@ -107,13 +142,15 @@ class Manifest(Model):
     tick: datetime = Field(description="The moment this backup was due or asked for, in UTC.")
     started_at: datetime
     finished_at: datetime
-    etcd_version: str
+    etcd_version: str = Field(
+        description="The member's; of an imported one the cluster's, such as 3.6.0, or empty."
+    )
     storage_version: str = Field(
         default="", description="As the server said; empty before etcd 3.6."
     )
     steward_version: str
     read_revision: int = Field(
-        description="Revision read through the member before the stream began."
+        description="Revision read through the member before the stream began; 0 if imported."
     )
     revision: int = Field(
         description="Revision read from the file itself; never below readRevision."
@@ -124,6 +161,9 @@ class Manifest(Model):
     raw_size: int = Field(description="Bytes of the snapshot with its digest, uncompressed.")
     raw_sha256: str = Field(description="SHA-256 of the uncompressed file, digest included.")
     files: tuple[StoredFile, ...]
+    origin: Origin | None = Field(
+        default=None, description="The file that this backup was imported from; none if taken here."
+    )
     suspect: str | None = Field(
         default=None, description="Why this backup must not be trusted; such a one is never pruned."
     )

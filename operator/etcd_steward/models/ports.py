@@ -46,6 +46,8 @@ class OpenUpload:
 
     key: str
     upload_id: str
+    begun: datetime | None = field(default=None, compare=False)
+    """When, as the store's listing tells it, in UTC; None where it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,11 @@ class Store(Protocol):
     @property
     def identity(self) -> str:
         """The URL with the endpoint: buckets of two endpoints may have the same name."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What this store turned out not to know, and what is done instead; grows with use."""
         ...
 
     async def put_new(self, key: str, data: bytes) -> None:

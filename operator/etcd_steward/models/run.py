@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from etcd_steward.errors import StewardError, TransientError
-from etcd_steward.models.base import Model
+from etcd_steward.models.base import Hex64, Model
 from etcd_steward.models.connection import EtcdConnection, StoreSettings
+from etcd_steward.models.kinds import Retention
 from etcd_steward.models.manifest import BackupRef, Manifest, RunRef
 
 
@@ -58,12 +59,48 @@ class SettleRequest(Model):
     timeout: float = 300.0
 
 
+class CatalogueRequest(Model):
+    """Say what the store holds of one backup, and delete what its retention does not keep."""
+
+    job: Literal["catalogue"] = "catalogue"
+    store: StoreSettings
+    etcd: EtcdConnection | None = None
+    """The etcd that is backed up; None: which cluster it is stays as last known."""
+    backup: BackupRef
+    cluster: str | None = None
+    """The cluster's folder in the store, as last known."""
+    cluster_id: Hex64 | None = Field(default=None, alias="clusterID")
+    """etcd's cluster ID, as last known."""
+    adopt: tuple[str, ...] = ()
+    """IDs of clusters whose backups count as ours too."""
+    retention: Retention | None = None
+    prune: bool = False
+    """Delete; else only say what is kept and why."""
+    registry_prefix: str = "/registry"
+    """The API server's `--etcd-prefix`."""
+    cache: Path | None = None
+    """A directory to remember manifests in."""
+    timeout: float = 600.0
+
+
+class DeleteRequest(Model):
+    """Delete one backup from the store, if it is the one that is meant."""
+
+    job: Literal["delete"] = "delete"
+    store: StoreSettings
+    folder: str
+    backup: BackupRef
+    cluster_ids: tuple[str, ...] = Field(alias="clusterIDs")
+    """Only where the manifest names one of these."""
+    timeout: float = 300.0
+
+
 class Progress(Model):
     """How far a run is; sent on change, at most twice a second, at least every 15 s."""
 
     event: Literal["progress"] = "progress"
     step: str
-    """Connecting | Streaming | Uploading | ReadingBack | Recording."""
+    """Connecting | WaitingForRoom | Streaming | Uploading | ReadingBack | Recording."""
     raw_bytes: int = 0
     """Read from etcd so far."""
     total_bytes: int = 0
@@ -107,6 +144,40 @@ class Settled(Model):
     """Attempts that were cleaned up after."""
 
 
+class CatalogueEntry(Model):
+    """One backup that the store holds."""
+
+    event: Literal["entry"] = "entry"
+    manifest: Manifest
+    url: str
+    level: str | None
+    """Of the strongest proof."""
+    verified_at: datetime | None
+    """When it was last proven as hard; None: it does not count as verified."""
+    ours: bool
+    """Of our cluster, or of one that was adopted. Others are never pruned."""
+    kept: tuple[str, ...]
+    """Why retention keeps it; empty where it does not, but could not, or was not told to, delete
+    it."""
+
+
+class Catalogued(Model):
+    """Every backup was told of, and what retention does not keep is gone."""
+
+    event: Literal["catalogued"] = "catalogued"
+    cluster: str | None
+    """The cluster's folder in the store, now or as last known."""
+    cluster_id: str | None = Field(alias="clusterID")
+    kept: int
+    """How many verified ones of ours remain."""
+    pruned: tuple[str, ...]
+    """Folders that were deleted."""
+    frozen: str | None
+    """Why nothing may be deleted now."""
+    unreadable: tuple[str, ...]
+    """Manifests that are there and can't be used, and why; cut short where there are many."""
+
+
 class Failure(Model):
     """The run has failed and left nothing behind that is called complete."""
 
@@ -138,9 +209,9 @@ class Failure(Model):
 
 
 Event = Annotated[
-    Progress | Journal | Warned | Result | Settled | Failure, Field(discriminator="event")
+    Progress | Journal | Warned | Result | Settled | CatalogueEntry | Catalogued | Failure,
+    Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-REQUEST: TypeAdapter[SnapshotRequest | SettleRequest] = TypeAdapter(
-    Annotated[SnapshotRequest | SettleRequest, Field(discriminator="job")]
-)
+Request = SnapshotRequest | SettleRequest | CatalogueRequest | DeleteRequest
+REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")])

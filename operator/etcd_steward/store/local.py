@@ -63,6 +63,11 @@ class LocalStore:
         """The URL: there is no endpoint."""
         return self.url
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing: what a file system can do is known."""
+        return ()
+
     def _path(self, key: str) -> Path:
         check_key(key)
         return self._root / key
@@ -157,7 +162,7 @@ class LocalStore:
             upload_id = info.key.removeprefix(f"{PARTIAL}/")
             key = partial_key(upload_id)
             if key.startswith(prefix):
-                yield OpenUpload(key, upload_id)
+                yield OpenUpload(key, upload_id, info.modified)
 
     async def abort(self, upload: OpenUpload) -> None:
         """Remove an unfinished file; see the port."""

@@ -5,18 +5,26 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
-import google_crc32c
-
-from etcd_steward.errors import AlreadyExists, IntegrityError, NotFound, Unavailable, Unsupported
+from etcd_steward.errors import (
+    AlreadyExists,
+    IntegrityError,
+    NoSuchStore,
+    NotFound,
+    Unavailable,
+)
 from etcd_steward.models.connection import S3Settings
 from etcd_steward.models.ports import ObjectInfo, OpenUpload, ReadAt, Sent, Started, Written
 from etcd_steward.store.keys import check_key, check_prefix
 from etcd_steward.store.parts import part_size_for
 from etcd_steward.store.s3_calls import Calls
 from etcd_steward.store.s3_client import check_settings, connect, place_of
-from etcd_steward.store.s3_errors import no_bucket
+from etcd_steward.store.s3_dialect import Dialect
+from etcd_steward.store.s3_errors import no_bucket, no_listing
+from etcd_steward.store.s3_get import PlainGet
+from etcd_steward.store.s3_options import Options
+from etcd_steward.store.s3_put import NewObject
 from etcd_steward.store.s3_read import S3ReadAt
-from etcd_steward.store.s3_upload import Target, Upload, abort, checksum
+from etcd_steward.store.s3_upload import Target, Upload, abort
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import (
@@ -25,8 +33,8 @@ if TYPE_CHECKING:
         ListObjectsV2OutputTypeDef,
     )
 
-_SPARE_THREADS: Final = 4
-"""For calls beside an upload's parts."""
+_THREADS: Final = 32
+"""For as many small objects to be read at once as hide the latency of a store; made when needed."""
 _READERS: Final = 8
 """Connections kept for `read_at`, which runs in its caller's threads."""
 
@@ -38,15 +46,17 @@ class S3Store:
         check_settings(settings)
         self._bucket = settings.bucket
         self._prefix = f"{settings.prefix}/" if settings.prefix else ""
-        self._storage_class = settings.storage_class
+        self._options = Options.of(settings)
+        self._dialect = Dialect()
         self._part_size = part_size
         self._parts_in_flight = parts_in_flight
         self._resources = contextlib.ExitStack()
-        threads = parts_in_flight + _SPARE_THREADS
         with self._resources:
-            self._client = connect(settings, self._resources, threads + _READERS)
+            connection = connect(settings, self._resources, _THREADS + _READERS)
+            self._client = connection.client
+            self._plain = PlainGet(connection, self._bucket, self._options.key)
             self._calls = Calls(
-                place_of(settings), retry_seconds=settings.retry_seconds, threads=threads
+                place_of(settings), retry_seconds=settings.retry_seconds, threads=_THREADS
             )
             self._resources.callback(self._calls.close)
             self._resources = self._resources.pop_all()
@@ -61,6 +71,11 @@ class S3Store:
         """The URL with the endpoint."""
         return f"{self.url} at {self._calls.place.endpoint}"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What this server turned out not to know; see the port."""
+        return self._dialect.notes
+
     def _target(self, key: str) -> Target:
         check_key(key)
         name = self._prefix + key
@@ -70,20 +85,22 @@ class S3Store:
         """Write a small object if there is none of that name; see the port."""
         target = self._target(key)
 
-        def put() -> None:
-            self._client.put_object(
-                Bucket=target.bucket,
-                Key=target.name,
-                Body=data,
-                IfNoneMatch="*",
-                ChecksumCRC32C=checksum(google_crc32c.value(data)),
-            )
-
-        # 412 may be the answer to our own second attempt: what lies there decides.
-        with contextlib.suppress(AlreadyExists):
-            await self._calls.run(f"Writing {target.url}", put, settle=True)
-        if await self._get(target, len(data)) != data:
+        new = NewObject(self._client, self._calls, target, data, self._dialect, self._options.new)
+        # What can't be relied upon to be refused is looked for first.
+        there = None if self._dialect.conditional else await self._look(target, len(data))
+        if there is None:
+            await new.put()
+            there = await self._get(target, len(data))
+        if there != data:
             raise AlreadyExists(f"{target.url} is there already, with other content")
+
+    async def _look(self, target: Target, limit: int) -> bytes | None:
+        try:
+            return await self._get(target, limit)
+        except NoSuchStore:
+            raise
+        except NotFound:
+            return None
 
     async def write(
         self,
@@ -96,7 +113,7 @@ class S3Store:
     ) -> Written:
         """Write a large object from a stream by multipart upload; see the port."""
         target = self._target(key)
-        upload = Upload(self._client, self._calls, target, storage_class=self._storage_class)
+        upload = Upload(self._client, self._calls, target, self._dialect, self._options)
         return await upload.write(
             key,
             chunks,
@@ -118,15 +135,19 @@ class S3Store:
         """The object, or its first `limit` + 1 bytes."""
 
         def get() -> bytes:
-            answer = self._client.get_object(Bucket=target.bucket, Key=target.name)
-            with answer["Body"] as body:
-                data: bytes = body.read(limit + 1)
-            # A bounded read takes the end of a broken connection for the end of the object.
-            if len(data) != min(answer["ContentLength"], limit + 1):
-                raise Unavailable(f"Reading {target.url} failed: the answer was cut short")
-            return data
+            plain = self._plain.get(target.name, limit)
+            return self._get_through_boto(target, limit) if plain is None else plain
 
         return await self._calls.run(f"Reading {target.url}", get)
+
+    def _get_through_boto(self, target: Target, limit: int) -> bytes:
+        answer = self._client.get_object(Bucket=target.bucket, Key=target.name, **self._options.key)
+        with answer["Body"] as body:
+            data: bytes = body.read(limit + 1)
+        # A bounded read takes the end of a broken connection for the end of the object.
+        if len(data) != min(answer["ContentLength"], limit + 1):
+            raise Unavailable(f"Reading {target.url} failed: the answer was cut short")
+        return data
 
     async def open(self, key: str) -> ReadAt:
         """Random access to a large object; see the port."""
@@ -134,21 +155,16 @@ class S3Store:
         info = await self.find(key)
         if info is None:
             raise NotFound(f"there is no {target.url}")
-        return S3ReadAt(
-            self._client,
-            self._calls,
-            bucket=target.bucket,
-            name=target.name,
-            size=info.size,
-            etag=info.etag,
-        )
+        return S3ReadAt(self._client, self._calls, target, info, self._options.key)
 
     async def find(self, key: str) -> ObjectInfo | None:
         """What the store knows of one object; see the port."""
         target = self._target(key)
 
         def head() -> "HeadObjectOutputTypeDef":
-            return self._client.head_object(Bucket=target.bucket, Key=target.name)
+            return self._client.head_object(
+                Bucket=target.bucket, Key=target.name, **self._options.key
+            )
 
         doing = f"Looking at {target.url}"
         try:
@@ -188,10 +204,7 @@ class S3Store:
     ) -> bool:
         """Whether a listing has a next page. Some other web page must not pass for an empty one."""
         if "IsTruncated" not in answer:
-            raise Unsupported(
-                f"{self._calls.place.endpoint} does not answer as S3 does",
-                hint="Correct the store's endpoint",
-            )
+            raise no_listing(self._calls.place)
         return answer["IsTruncated"]
 
     async def delete(self, key: str) -> None:
@@ -215,7 +228,8 @@ class S3Store:
         while True:
             answer = await self._calls.run(f"Listing uploads of s3://{self._bucket}/{name}", page)
             for found in answer.get("Uploads", []):
-                yield OpenUpload(found["Key"].removeprefix(self._prefix), found["UploadId"])
+                key = found["Key"].removeprefix(self._prefix)
+                yield OpenUpload(key, found["UploadId"], found.get("Initiated"))
             # SeaweedFS gives only an ID to go on from; AWS gives both. What is given is sent.
             markers = {
                 "KeyMarker": answer.get("NextKeyMarker"),
@@ -228,7 +242,8 @@ class S3Store:
 
     async def abort(self, upload: OpenUpload) -> None:
         """Abort an upload; see the port."""
-        await abort(self._client, self._calls, self._target(upload.key), upload.upload_id)
+        target = self._target(upload.key)
+        await abort(self._client, self._calls, target, upload.upload_id, self._options.key)
 
     async def aclose(self) -> None:
         """Close connections and threads."""

@@ -5,6 +5,7 @@ place that decides.
 """
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from etcd_steward.store.s3_errors import (
     TRANSLATED,
     DigestRefused,
     Place,
+    asked_to_wait,
     holds_credential,
     translate,
 )
@@ -119,9 +121,17 @@ class _Tries:
             wait_jitter=1.0,
         )
 
-    def _again(self, error: Exception) -> bool:
+    def _again(self, error: Exception) -> bool | float:
+        """Whether to try again, or in how many seconds where the server has said that."""
         self._refused += isinstance(error, DigestRefused)
-        return isinstance(error, TransientError) and self._refused < _DIGEST_TRIES
+        if not isinstance(error, TransientError) or self._refused >= _DIGEST_TRIES:
+            return False
+        wait = asked_to_wait(error)
+        if wait is None:
+            return True
+        # Not at the very second that all the others were told, and once more before time is up.
+        left = self._started + self._seconds - time.monotonic()
+        return max(0.0, min(wait + random.random(), left))  # noqa: S311
 
     def given_up(self, error: TransientError) -> StewardError:
         if isinstance(error, DigestRefused):

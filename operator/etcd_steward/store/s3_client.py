@@ -1,9 +1,12 @@
 """A boto3 client for one bucket, made from settings."""
 
 import contextlib
+import ipaddress
 import os
 import ssl
 import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -11,6 +14,8 @@ from urllib.parse import urlsplit
 import boto3  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+from botocore.httpsession import get_cert_path  # type: ignore[import-untyped]
+from botocore.utils import parse_timestamp  # type: ignore[import-untyped]
 from pydantic import SecretStr
 
 from etcd_steward.errors import InvalidInput, Refused
@@ -19,6 +24,7 @@ from etcd_steward.store.keys import check_key
 from etcd_steward.store.s3_errors import Place, translate
 
 if TYPE_CHECKING:
+    from botocore.credentials import Credentials  # type: ignore[import-untyped]
     from types_boto3_s3 import S3Client
 
 _SLOW_CLASSES: Final = {"GLACIER", "DEEP_ARCHIVE"}
@@ -62,10 +68,34 @@ def _revealed(secret: SecretStr | None) -> str | None:
 
 def place_of(settings: S3Settings) -> Place:
     """How messages name the bucket's whereabouts."""
-    return Place(settings.bucket, settings.endpoint or "AWS")
+    return Place(
+        settings.bucket,
+        settings.endpoint or "AWS",
+        in_host_name=_in_host_name(settings),
+        sse=None if settings.sse is None else settings.sse.type,
+        tagged=bool(settings.tags),
+    )
 
 
-def connect(settings: S3Settings, resources: contextlib.ExitStack, connections: int) -> "S3Client":
+def _in_host_name(settings: S3Settings) -> bool:
+    """Whether the bucket goes into the host name of a server that may not understand it there."""
+    if settings.endpoint is None or settings.force_path_style or "." in settings.bucket:
+        return False
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(urlsplit(settings.endpoint).hostname or "")
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A client, and the credentials that it signs with; None if nobody has given any."""
+
+    client: "S3Client"
+    credentials: "Credentials | None"
+
+
+def connect(settings: S3Settings, resources: contextlib.ExitStack, connections: int) -> Connection:
     """A client that leaves retries and checksums to us; `resources` closes it.
 
     The CA lies in a private file as long as the client lives, because botocore wants a path; given
@@ -78,7 +108,11 @@ def connect(settings: S3Settings, resources: contextlib.ExitStack, connections: 
             aws_secret_access_key=_revealed(settings.secret_key),
             aws_session_token=_revealed(settings.session_token),
             region_name=settings.region,
+            profile_name=settings.profile,
         )
+        _parse_times_quickly(session)
+        if settings.ca is not None and settings.access_key is None:
+            _trust_for_identity(session, settings.ca, resources)
         region = session.region_name or (_DEFAULT_REGION if settings.endpoint else None)
         client: S3Client = session.client(
             "s3",
@@ -87,10 +121,44 @@ def connect(settings: S3Settings, resources: contextlib.ExitStack, connections: 
             verify=verify,
             config=_config(settings, connections),
         )
+        # Finds out where they come from; asks nobody for them yet.
+        credentials = session.get_credentials()
     except (BotoCoreError, ValueError) as error:
         raise translate(error, "Setting up the S3 client", place_of(settings)) from error
     resources.callback(client.close)
-    return client
+    return Connection(client, credentials)
+
+
+def _parse_times_quickly(session: "boto3.session.Session") -> None:
+    """Read the times in answers by `fromisoformat` where it can.
+
+    botocore's own way takes 85 % of a listing's CPU: 0.2 s for each page of a thousand keys.
+    """
+    factory = session._session.get_component("response_parser_factory")  # noqa: SLF001  # as the AWS CLI does
+    factory.set_parser_defaults(timestamp_parser=_moment)
+
+
+def _moment(value: str | float) -> datetime:
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    parsed: datetime = parse_timestamp(value)
+    return parsed
+
+
+def _trust_for_identity(
+    session: "boto3.session.Session", ca: str, resources: contextlib.ExitStack
+) -> None:
+    """Let the clients that boto3 makes by itself (STS for web identity) trust the CA, too.
+
+    `verify` does not reach them. Beside the public roots, because the server that gives out
+    identities may be AWS' own; where AWS_CA_BUNDLE is set it is left to that.
+    """
+    core = session._session  # noqa: SLF001  # boto3 itself has no such setting
+    if core.get_config_variable("ca_bundle") is None:
+        public = Path(get_cert_path(True)).read_text(encoding="utf-8")
+        core.set_config_variable("ca_bundle", _private_file(f"{ca}\n{public}", resources))
 
 
 def _config(settings: S3Settings, connections: int) -> Config:
@@ -138,6 +206,10 @@ def _ca_file(pem: str, resources: contextlib.ExitStack) -> str:
         raise InvalidInput(
             "the store's CA holds no certificate", hint="Give it as PEM: -----BEGIN CERTIFICATE…"
         ) from error
+    return _private_file(pem, resources)
+
+
+def _private_file(pem: str, resources: contextlib.ExitStack) -> str:
     descriptor, name = tempfile.mkstemp(prefix="etcd-steward-ca-", suffix=".pem")
     resources.callback(Path(name).unlink, missing_ok=True)
     with os.fdopen(descriptor, "w", encoding="ascii", errors="ignore") as file:

@@ -56,6 +56,12 @@ class Place:
 
     bucket: str
     endpoint: str
+    in_host_name: bool = False
+    """Whether the bucket goes into the host name of a server that is not AWS."""
+    sse: str | None = None
+    """The kind of encryption that is asked for: S3, KMS or C."""
+    tagged: bool = False
+    """Whether what is written has tags."""
 
 
 _ACTIONS: Final = {
@@ -118,6 +124,14 @@ _REGION: Final = {
     "TemporaryRedirect",
 }
 _DIGEST: Final = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch"}
+_LONGEST_WAIT: Final = 60.0
+_OF_UPLOADS: Final = {
+    "AbortMultipartUpload",
+    "CompleteMultipartUpload",
+    "ListParts",
+    "UploadPart",
+}
+_READS: Final = {"GetObject", "HeadObject"}
 _KEYS_HINT: Final = "Correct the access key and secret key of the store"
 _NO_CREDENTIALS: Final = (
     boto.LoginError,
@@ -163,7 +177,8 @@ def _connection_hint(error: Exception, place: Place) -> str:
     """What else may be the matter with a connection that fails, in settings that look right."""
     if any(isinstance(link, socket.gaierror) for link in _chain(error)):
         return "Check the endpoint's name; a server of your own may need path style addressing"
-    if isinstance(error, boto.ConnectionClosedError) and place.endpoint.startswith("http://"):
+    broken = any(isinstance(link, urllib3.exceptions.ProtocolError) for link in _chain(error))
+    if broken and place.endpoint.startswith("http://"):
         return "If the store speaks TLS, begin its endpoint with https://"
     return ""
 
@@ -173,7 +188,9 @@ def _unanswered(error: Exception, failed: str, place: Place) -> StewardError | N
     if certificate := _certificate_problem(error):
         return Untrusted(
             f"{failed}: the certificate of {place.endpoint} can't be trusted: {certificate}",
-            hint="Give the authority that signed it as the store's CA, or have it renewed",
+            hint=_or_path_style(
+                "Give the authority that signed it as the store's CA, or have it renewed", place
+            ),
         )
     if isinstance(error, _NO_CREDENTIALS):
         return Unauthorized(
@@ -185,7 +202,7 @@ def _unanswered(error: Exception, failed: str, place: Place) -> StewardError | N
     if isinstance(error, ResponseParserError):
         return Unsupported(
             f"{failed}: {place.endpoint} does not answer as S3 does",
-            hint="Correct the store's endpoint",
+            hint=_or_path_style("Correct the store's endpoint", place),
         )
     if any("WRONG_VERSION_NUMBER" in str(link) for link in _chain(error)):
         return InvalidInput(
@@ -220,13 +237,61 @@ class _Answer:
 
 
 def _answered(answer: _Answer, failed: str, place: Place) -> StewardError:
-    for judge in (_misdirected, _unauthorized, _missing, _unable, _again):
+    for judge in (
+        _no_identity,
+        _misdirected,
+        _encryption,
+        _unauthorized,
+        _missing,
+        _unable,
+        _again,
+    ):
         if error := judge(answer, failed, place):
             return error
     return InvalidInput(
         f"{failed}: {place.endpoint} answered {answer.code}: {answer.text}",
-        hint="Check the store's endpoint, region, bucket and storage class",
+        hint="Check the store's endpoint, region, bucket, storage class and tags",
     )
+
+
+def _no_identity(answer: _Answer, failed: str, _place: Place) -> StewardError | None:
+    """STS, asked by boto3 for temporary keys, has answered; its text may quote the token."""
+    if not answer.operation.startswith("Assume"):
+        return None
+    if answer.code in _THROTTLED or answer.status == 429 or answer.status >= 500:
+        return Unavailable(f"{failed}: no identity can be had now ({answer.code})")
+    if "Expired" in answer.code:
+        why, hint = "the web identity token has expired", "Is it still mounted and renewed?"
+    else:
+        why = f"{answer.operation} is denied ({answer.code})"
+        hint = (
+            "Check AWS_ROLE_ARN, the role's trust policy (this service account? the token's "
+            "audience?) and AWS_ENDPOINT_URL_STS"
+        )
+    return Unauthorized(f"{failed}: {why}", hint=hint)
+
+
+def _encryption(answer: _Answer, failed: str, place: Place) -> StewardError | None:
+    """What the server says of keys, its own and ours."""
+    if answer.code.startswith("KMS."):
+        return InvalidInput(
+            f"{failed}: {place.endpoint} can't use the KMS key ({answer.code}: {answer.text})",
+            hint="Check sse.kmsKeyID (--s3-sse-kms-key-id), and that the key is enabled",
+        )
+    if answer.operation in _READS and answer.status in {400, 403}:
+        if place.sse == "C":
+            return Unauthorized(
+                f"{failed}: {answer.operation} is denied ({answer.code})",
+                hint="Was the object written with another encryption key, or with none? If the key "
+                f"is right, check that the store's keys allow {_ACTIONS[answer.operation]}",
+            )
+        if answer.status == 400 and answer.code in {"400", "InvalidArgument", "InvalidRequest"}:
+            return Unauthorized(
+                f"{failed}: {place.endpoint} answered {answer.code}: {answer.text}",
+                hint="If it was encrypted with a key of yours, give it: sse.customerKeySecretName "
+                "(--s3-sse-c-key-file)",
+            )
+    return None
 
 
 def _misdirected(answer: _Answer, failed: str, place: Place) -> StewardError | None:
@@ -245,10 +310,17 @@ def _unauthorized(answer: _Answer, failed: str, place: Place) -> StewardError | 
             f"{failed}: this host's clock and that of {place.endpoint} differ too much",
             hint="Set the clock of this host",
         )
+    if answer.code in {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}:
+        return Unauthorized(
+            f"{failed}: the session token has expired ({answer.code})",
+            hint="Renew the store's keys with their session token",
+        )
     if answer.code in _CREDENTIALS:
         return Unauthorized(f"{failed}: {place.endpoint} says {answer.code}", hint=_KEYS_HINT)
     if answer.status in {401, 403} and answer.code not in _FULL | _THROTTLED:
         action = _ACTIONS.get(answer.operation, answer.operation)
+        if place.tagged and action == "s3:PutObject":
+            action += " and s3:PutObjectTagging"
         return Unauthorized(
             f"{failed}: {answer.operation} is denied ({answer.code})",
             hint=f"Check the store's keys, and that they allow {action}",
@@ -259,7 +331,9 @@ def _unauthorized(answer: _Answer, failed: str, place: Place) -> StewardError | 
 def _missing(answer: _Answer, failed: str, place: Place) -> StewardError | None:
     if answer.code == "NoSuchBucket":
         return no_bucket(failed, place)
-    if answer.code == "NoSuchUpload":
+    # radosgw says NoSuchKey where it is asked for the parts of an upload that is gone.
+    gone = answer.code == "NoSuchKey" and answer.operation in _OF_UPLOADS
+    if answer.code == "NoSuchUpload" or gone:
         return UploadGone(
             f"{failed}: the store no longer knows this upload",
             hint="It was aborted by somebody else or by a lifecycle rule; try again",
@@ -271,7 +345,7 @@ def _missing(answer: _Answer, failed: str, place: Place) -> StewardError | None:
     if answer.status == 404:  # a web server, or a proxy, that knows no buckets
         return NoSuchStore(
             f"{failed}: {place.endpoint} knows no such address, and does not say what is missing",
-            hint="Correct the store's endpoint, bucket and path style",
+            hint=_or_path_style("Correct the store's endpoint and bucket", place),
         )
     return None
 
@@ -287,7 +361,7 @@ def _unable(answer: _Answer, failed: str, _place: Place) -> StewardError | None:
     if answer.code == "NotImplemented" or answer.status == 501:
         return Unsupported(
             f"{failed}: the store can't do {answer.operation} as asked ({answer.text})",
-            hint="Use a store that supports CRC-32C checksums and If-None-Match",
+            hint="Leave out what it may not know: encryption, tags, storage class",
         )
     return None
 
@@ -303,8 +377,25 @@ def _again(answer: _Answer, failed: str, place: Place) -> StewardError | None:
         return Throttled(f"{failed}: {place.endpoint} asks to slow down ({told})")
     # An error inside an answer of status 200 is how S3 fails after it has begun to answer.
     if answer.code in _AGAIN or answer.status in {200, 408, 409} or answer.status >= 500:
-        return Unavailable(f"{failed}: {place.endpoint} answered {told}")
+        kms = place.sse == "KMS" and answer.status == 500
+        return Unavailable(
+            f"{failed}: {place.endpoint} answered {told}",
+            hint="Some servers say so of a KMS key that they don't know" if kms else "",
+        )
     return None
+
+
+def asked_to_wait(error: BaseException) -> float | None:
+    """Seconds after which the server wants to be asked again (Retry-After), if it says so.
+
+    At most a minute: some proxies send an hour, and the time for retries is ours to spend.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, boto.ClientError):
+        return None
+    headers = cause.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    told = headers.get("retry-after", "")
+    return min(float(told), _LONGEST_WAIT) if told.isdecimal() else None
 
 
 def holds_credential(error: BaseException) -> bool:
@@ -316,7 +407,26 @@ def no_bucket(failed: str, place: Place) -> NoSuchStore:
     """The bucket itself is missing; `failed` is how the message begins."""
     return NoSuchStore(
         f"{failed}: bucket {place.bucket} does not exist at {place.endpoint}",
-        hint="Create it, or correct the store's bucket (spec.store.s3.bucket)",
+        hint=_or_path_style(
+            "Create it, or correct the store's bucket (spec.store.s3.bucket)", place
+        ),
+    )
+
+
+def no_listing(place: Place) -> Unsupported:
+    """What was asked for a listing has answered with something else."""
+    return Unsupported(
+        f"{place.endpoint} does not answer as S3 does",
+        hint=_or_path_style("Correct the store's endpoint", place),
+    )
+
+
+def _or_path_style(hint: str, place: Place) -> str:
+    if not place.in_host_name:
+        return hint
+    return (
+        f"{hint}; if the server does not look for buckets in host names, use path style "
+        "(forcePathStyle, --s3-path-style)"
     )
 
 

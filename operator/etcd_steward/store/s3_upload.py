@@ -1,7 +1,6 @@
 """One multipart upload, from its creation to its end, whichever end that is."""
 
 import asyncio
-import base64
 import contextlib
 import io
 import logging
@@ -17,7 +16,9 @@ from etcd_steward.errors import IntegrityError, NotFound, StewardError, Unauthor
 from etcd_steward.models.ports import OpenUpload, Sent, Started, StoredPart, Written
 from etcd_steward.store.parts import MAX_PARTS, Part, cut
 from etcd_steward.store.s3_calls import Calls
+from etcd_steward.store.s3_dialect import Dialect, crc32c_text
 from etcd_steward.store.s3_errors import UploadGone, translate
+from etcd_steward.store.s3_options import Options, Parameters
 from etcd_steward.store.threads import settled
 
 if TYPE_CHECKING:
@@ -35,11 +36,6 @@ _BLOCK: Final = 256 * 1024
 log = logging.getLogger(__name__)
 
 
-def checksum(crc32c: int) -> str:
-    """A CRC-32C as S3 writes it."""
-    return base64.b64encode(crc32c.to_bytes(4, "big")).decode("ascii")
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where an object goes."""
@@ -52,18 +48,24 @@ class Target:
 
 
 async def abort(
-    client: "S3Client", calls: Calls, target: Target, upload_id: str, seconds: float | None = None
+    client: "S3Client",
+    calls: Calls,
+    target: Target,
+    upload_id: str,
+    key: Parameters,
+    seconds: float | None = None,
 ) -> None:
     """Abort an upload until the store says that it knows it no more.
 
-    One answer is not enough: a part that was on its way lands after the abort and stays.
+    One answer is not enough: a part that was on its way lands after the abort and stays. `key` is
+    that of `Options`.
     """
     doing = f"Aborting the upload of {target.url}"
 
     def once() -> None:
         client.abort_multipart_upload(Bucket=target.bucket, Key=target.name, UploadId=upload_id)
         try:
-            client.list_parts(Bucket=target.bucket, Key=target.name, UploadId=upload_id)
+            client.list_parts(Bucket=target.bucket, Key=target.name, UploadId=upload_id, **key)
         except ClientError as error:
             denied = translate(error, doing, calls.place)
             if not isinstance(denied, Unauthorized):
@@ -98,12 +100,13 @@ class Upload:
     """`await Upload(…).write(…)`, once. Whatever goes wrong, nothing of it stays in the bucket."""
 
     def __init__(
-        self, client: "S3Client", calls: Calls, target: Target, *, storage_class: str | None
+        self, client: "S3Client", calls: Calls, target: Target, dialect: Dialect, options: Options
     ) -> None:
         self._client = client
         self._calls = calls
         self._target = target
-        self._options = {} if storage_class is None else {"StorageClass": storage_class}
+        self._dialect = dialect
+        self._options = options
         self._id = ""
         self._etags: dict[int, str] = {}
         self._parts: dict[int, StoredPart] = {}
@@ -138,20 +141,25 @@ class Upload:
     async def _create(self) -> str:
         attempts = 0
 
-        def create() -> None:
+        def create(checksum: bool) -> None:
             nonlocal attempts
             attempts += 1
             self._begun = True
+            wanted = {"ChecksumAlgorithm": "CRC32C", "ChecksumType": "FULL_OBJECT"}
             # Kept here, in the thread, so that cancellation can't lose it.
             self._id = self._client.create_multipart_upload(
                 Bucket=self._target.bucket,
                 Key=self._target.name,
-                ChecksumAlgorithm="CRC32C",
-                ChecksumType="FULL_OBJECT",
-                **self._options,  # type: ignore[arg-type]
+                **(wanted if checksum else {}),  # type: ignore[arg-type]
+                **self._options.upload,
             )["UploadId"]
 
-        await self._calls.run(f"Beginning the upload of {self._target.url}", create, settle=True)
+        doing = f"Beginning the upload of {self._target.url}"
+
+        async def begin(checksum: bool) -> None:
+            await self._calls.run(doing, lambda: create(checksum), settle=True)
+
+        await self._dialect.with_checksums(begin)
         if attempts > 1:
             await self._abort_nameless(self._id, None)
         return self._id
@@ -167,7 +175,7 @@ class Upload:
 
         doing = f"Listing uploads of {target.url}"
         for upload_id in await self._calls.run(doing, others, seconds=seconds):
-            await abort(self._client, self._calls, target, upload_id, seconds)
+            await abort(self._client, self._calls, target, upload_id, self._options.key, seconds)
 
     async def _send(
         self,
@@ -206,19 +214,28 @@ class Upload:
 
         given_up = threading.Event()
 
-        def put() -> str:
-            return self._client.upload_part(
+        def put(checksum: bool) -> str:
+            answer = self._client.upload_part(
                 Bucket=self._target.bucket,
                 Key=self._target.name,
                 UploadId=upload_id,
                 PartNumber=part.number,
                 Body=_Body(part.data, given_up),
-                ChecksumCRC32C=checksum(part.crc32c),
-            )["ETag"]
+                **self._dialect.digests(part.data, part.crc32c, checksum=checksum),
+                **self._options.key,
+            )
+            self._dialect.heard(answer, checksum=checksum)
+            return answer["ETag"]
 
         doing = f"Uploading part {part.number} of {self._target.url}"
-        # Settled: an upload may be aborted only when none of its parts is on its way any more.
-        self._etags[part.number] = await self._calls.run(doing, put, settle=True, stop=given_up.set)
+
+        async def send(checksum: bool) -> str:
+            # Settled: an upload may be aborted only when none of its parts is on its way any more.
+            return await self._calls.run(
+                doing, lambda: put(checksum), settle=True, stop=given_up.set
+            )
+
+        self._etags[part.number] = await self._dialect.with_checksums(send)
         self._parts[part.number] = part.stored
         self._sent += len(part.data)
         sent(self._sent)
@@ -229,14 +246,15 @@ class Upload:
 
         Whatever the answer, or if there is none, what counts is what lies there afterwards.
         """
+        computed = bool(self._dialect.computes_checksums)
         parts: list[CompletedPartTypeDef] = [
-            {
-                "PartNumber": number,
-                "ETag": self._etags[number],
-                "ChecksumCRC32C": checksum(self._parts[number].crc32c),
-            }
-            for number in sorted(self._parts)
+            {"PartNumber": number, "ETag": self._etags[number]} for number in sorted(self._parts)
         ]
+        whole: Parameters = {}
+        if computed:
+            whole = {"ChecksumCRC32C": crc32c_text(self._crc32c), "ChecksumType": "FULL_OBJECT"}
+            for part in parts:
+                part["ChecksumCRC32C"] = crc32c_text(self._parts[part["PartNumber"]].crc32c)
 
         def complete() -> "CompleteMultipartUploadOutputTypeDef":
             return self._client.complete_multipart_upload(
@@ -244,8 +262,8 @@ class Upload:
                 Key=self._target.name,
                 UploadId=upload_id,
                 MultipartUpload={"Parts": parts},
-                ChecksumCRC32C=checksum(self._crc32c),
-                ChecksumType="FULL_OBJECT",
+                **whole,
+                **self._options.key,
             )
 
         self._completing = True
@@ -263,7 +281,7 @@ class Upload:
         told = None if there is None else _whole_checksum(there) or _whole_checksum(answer)
         if there is None or there["ContentLength"] != self._sent:
             raise IntegrityError(f"{self._target.url} is not there as it was uploaded")
-        if told is not None and told != checksum(self._crc32c):
+        if told is not None and told != crc32c_text(self._crc32c):
             raise IntegrityError(
                 f"the store's checksum of {self._target.url} is not that of what was sent"
             )
@@ -271,8 +289,12 @@ class Upload:
 
     async def _head(self, seconds: float | None = None) -> "HeadObjectOutputTypeDef | None":
         def head() -> "HeadObjectOutputTypeDef":
+            mode = {"ChecksumMode": "ENABLED"} if self._dialect.takes_checksums else {}
             return self._client.head_object(
-                Bucket=self._target.bucket, Key=self._target.name, ChecksumMode="ENABLED"
+                Bucket=self._target.bucket,
+                Key=self._target.name,
+                **mode,  # type: ignore[arg-type]
+                **self._options.key,
             )
 
         try:
@@ -283,7 +305,7 @@ class Upload:
     def _ours(self, there: "HeadObjectOutputTypeDef") -> bool:
         """Whether this is what we sent, as far as the store can tell without reading it back."""
         told = _whole_checksum(there)
-        return there["ContentLength"] == self._sent and told in {None, checksum(self._crc32c)}
+        return there["ContentLength"] == self._sent and told in {None, crc32c_text(self._crc32c)}
 
     async def _undo(self, error: BaseException) -> None:
         """Leave nothing behind: abort the upload and, if it was completed after all, delete it."""
@@ -294,7 +316,8 @@ class Upload:
                 if not self._id:  # begun perhaps, but nobody was told its name
                     await self._abort_nameless("", ABORT_SECONDS)
                     return
-                await abort(self._client, self._calls, self._target, self._id, ABORT_SECONDS)
+                key = self._options.key
+                await abort(self._client, self._calls, self._target, self._id, key, ABORT_SECONDS)
                 if self._completing:
                     await self._delete_completed()
         except StewardError as failed:

@@ -28,4 +28,6 @@ async def settled(work: Awaitable[T], stop: Callable[[], None] | None = None) ->
             # A second cancellation changes nothing: the first one is raised below.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()  # looked at, or asyncio says that it "was never retrieved"
         raise

@@ -1,0 +1,126 @@
+"""How long `snapshot list` takes on a bucket with thousands of snapshots.
+
+    python -m benchmarks.listing [--snapshots 5000] [--runs 3]
+
+A fresh SeaweedFS gets so many backups: a real manifest, its first proof and a little snapshot each,
+of ten EtcdBackups. Then `etcd-steward snapshot list` is timed as a user runs it, process start
+included: cold (no cache), and with the cache that a run before has left.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from shutil import rmtree
+
+from pydantic import SecretStr
+
+from etcd_steward.app import open_store
+from etcd_steward.models.connection import S3Settings
+from tests.support.backups import made, put
+from tests.testbed import SeaweedFS
+from tests.testbed.process import clean_environment
+
+BUCKET = "benchmark"
+BACKUPS = 10
+WRITERS = 8
+START = datetime(2020, 1, 1, 2, 17, tzinfo=UTC)
+
+
+@dataclass
+class Figures:
+    """What one way of listing took, run by run."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    rss: list[float] = field(default_factory=list)
+
+    def row(self, name: str) -> str:
+        """One line of the table."""
+        return (
+            f"| {name} | {statistics.median(self.seconds):.1f} | {max(self.seconds):.1f} "
+            f"| {statistics.median(self.cpu):.1f} | {max(self.rss):.0f} |"
+        )
+
+
+async def fill(s3: SeaweedFS, snapshots: int) -> None:
+    """Write the backups, several at a time."""
+    settings = S3Settings(
+        bucket=BUCKET,
+        prefix="prod",
+        endpoint=s3.endpoint_url,
+        access_key=s3.access_key,
+        secret_key=SecretStr(s3.secret_key),
+        force_path_style=True,
+    )
+    numbers = iter(range(snapshots))
+    async with open_store(settings) as store:
+
+        async def work() -> None:
+            for number in numbers:
+                tick = START + timedelta(hours=number // BACKUPS)
+                name = f"team.backup-{number % BACKUPS}"
+                await put(store, made(number, backup=name, tick=tick))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WRITERS):
+                group.create_task(work())
+
+
+def listed(s3: SeaweedFS, cache: Path, figures: Figures, snapshots: int) -> None:
+    """Run the verb once."""
+    environment = clean_environment(s3.environment()) | {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "XDG_CACHE_HOME": str(cache),
+    }
+    command = [
+        sys.executable, "-m", "etcd_steward", "snapshot", "list", "--store", f"s3://{BUCKET}/prod",
+        "--s3-endpoint", s3.endpoint_url, "--s3-path-style",
+    ]  # fmt: skip
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    lines = process.stdout.read().decode().count("/prod/")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stdout.close()
+    if process.returncode or lines != snapshots:
+        raise SystemExit(f"exit code {process.returncode}, {lines} of {snapshots} snapshots listed")
+    figures.seconds.append(time.perf_counter() - started)
+    figures.cpu.append(usage.ru_utime + usage.ru_stime)
+    figures.rss.append(usage.ru_maxrss / 1024)
+
+
+async def main() -> None:
+    """Measure, and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--snapshots", type=int, default=5000)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    cold, warm = Figures(), Figures()
+    with tempfile.TemporaryDirectory(prefix="etcd-steward-benchmark-") as scratch:
+        directory = Path(scratch)
+        async with SeaweedFS(directory / "s3") as s3:
+            await s3.create_bucket(BUCKET)
+            await fill(s3, options.snapshots)
+            print(f"{options.snapshots:,} snapshots written", flush=True)
+            cache = directory / "cache"
+            for _ in range(options.runs):
+                rmtree(cache, ignore_errors=True)
+                await asyncio.to_thread(listed, s3, cache, cold, options.snapshots)
+                await asyncio.to_thread(listed, s3, cache, warm, options.snapshots)
+    print("| `snapshot list` | seconds | slowest | cpu s | peak RSS MB |")
+    print("|---|---|---|---|---|")
+    print(cold.row("cold"))
+    print(warm.row("with the cache"))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,129 @@
+"""Which snapshots a verb means: the flags that say so, and the search in the store."""
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from etcd_steward.cli.framework import Option
+from etcd_steward.cli.output import warn
+from etcd_steward.cli.store_flags import StoreFlags
+from etcd_steward.errors import InvalidInput, NotFound, Unsupported
+from etcd_steward.models.layout import Folder
+from etcd_steward.models.manifest import Manifest
+from etcd_steward.models.ports import Store
+
+if TYPE_CHECKING:  # imported within the functions, see cli/snapshot.py
+    from etcd_steward.engine.manifests import Backup
+
+Answer = TypeVar("Answer")
+
+SOMETHING_TO_LOOK_AT = 4
+"""Exit code: done, but not all that lies in the store could be read."""
+
+
+def snapshot_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb `[SNAPSHOT]`; it receives `snapshot_url`."""
+    return click.argument("snapshot_url", metavar="[SNAPSHOT]", required=False)(function)
+
+
+def filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb `--cluster` and `--backup`; it receives `cluster` and `backup`."""
+    cluster = click.option(
+        "--cluster", cls=Option, section="Which", metavar="ID", help="Only this cluster's."
+    )
+    backup = click.option(
+        "--backup",
+        cls=Option,
+        section="Which",
+        metavar="NAME",
+        help="Only this backup's: its name, or namespace.name.",
+    )
+    return cluster(backup(function))
+
+
+def split_url(url: str | None) -> tuple[str | None, Folder | None]:
+    """A store's URL, and the folder in it where `url` names one."""
+    if url is None:
+        return None, None
+    store, *last = url.rstrip("/").rsplit("/", 3)
+    if "://" not in url:
+        raise InvalidInput(
+            f"SNAPSHOT {url!r} is no URL",
+            hint="`etcd-steward snapshot list` prints the URLs of snapshots",
+        )
+    try:
+        return store, Folder.parse("/".join(last))
+    except InvalidInput:
+        return url, None
+
+
+async def with_store(
+    flags: StoreFlags, url: str | None, work: Callable[[Store], Awaitable[Answer]]
+) -> Answer:
+    """Do `work` with a store that is opened for it."""
+    from etcd_steward.app import open_store  # noqa: PLC0415  # see cli/snapshot.py
+
+    async with open_store(flags.settings(url)) as store:
+        return await work(store)
+
+
+async def find_backups(
+    store: Store, cluster: str | None, backup: str | None
+) -> "tuple[list[Backup], bool]":
+    """The backups that are asked for, oldest first, and whether all of them could be read."""
+    from etcd_steward.engine.manifest_cache import ManifestCache  # noqa: PLC0415  # see above
+    from etcd_steward.engine.manifests import Backup, backups  # noqa: PLC0415
+
+    found: list[Backup] = []
+    sound = True
+    async for one in backups(store, ManifestCache(cache_directory(), store)):
+        if not isinstance(one, Backup):
+            warn(f"{store.url}/{one.key} is left out: {one.error}")
+            sound = False
+        elif _wanted(one.manifest, cluster, backup):
+            found.append(one)
+    return found, sound
+
+
+def cache_directory() -> Path:
+    """Where manifests are remembered: a folder of ours in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    home = os.environ.get("HOME") or "/nonexistent"  # not to be written to: nothing is remembered
+    return (Path(base) if base.startswith("/") else Path(home, ".cache")) / "etcd-steward"
+
+
+def _wanted(manifest: Manifest, cluster: str | None, backup: str | None) -> bool:
+    if cluster is not None and cluster.lower() not in {manifest.cluster, manifest.cluster_id}:
+        return False
+    name = manifest.backup.name
+    return backup is None or backup in {name, f"{manifest.backup.namespace}.{name}"}
+
+
+async def resolve(
+    store: Store, folder: Folder | None, cluster: str | None, backup: str | None
+) -> "Backup":
+    """The backup in `folder`, else the newest verified one, which is named on standard error."""
+    from etcd_steward.engine.manifests import get_backup  # noqa: PLC0415
+
+    if folder is not None:
+        return await get_backup(store, folder)
+    found, _ = await find_backups(store, cluster, backup)
+    verified = [one for one in found if one.verified]
+    if not verified:
+        which = "no snapshot" if not found else f"none of {len(found)} snapshots that is verified"
+        raise NotFound(
+            f"there is {which} in {store.url}",
+            hint="`etcd-steward snapshot list` shows what there is",
+        )
+    clusters = sorted({one.manifest.cluster for one in verified})
+    if len(clusters) > 1:
+        raise Unsupported(
+            f"{store.url} holds snapshots of {len(clusters)} clusters: {', '.join(clusters)}",
+            hint="say which by --cluster, or name the snapshot's own URL",
+        )
+    newest = verified[-1]
+    click.echo(f"Newest verified: {store.url}/{newest.manifest.folder}", err=True)
+    return newest
