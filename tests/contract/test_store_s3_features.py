@@ -284,7 +284,7 @@ async def trusting(
     with issuer() as cluster:
         directory = tmp_path_factory.mktemp("trusting")
         trusts = (cluster.url, SERVICE_ACCOUNT)
-        async with SeaweedFS(directory, tls=True, trusts=trusts, session="3s") as server:
+        async with SeaweedFS(directory, tls=True, trusts=trusts, session="15s") as server:
             await server.create_bucket("bucket")
             yield server, cluster
 
@@ -345,7 +345,7 @@ class TestWebIdentity:
                     return True
                 return False
 
-            await wait_until(refused, "the session ends")
+            await wait_until(refused, "the session ends", timeout=90)
             token.becomes(cluster.token(SERVICE_ACCOUNT))
             assert await store.read("m", limit=1) == b"x"
 
@@ -431,6 +431,6 @@ class TestWebIdentity:
                     said.append(str(error))
                 return bool(said)
 
-            await wait_until(refused, "the session ends")
-        assert "session token" in said[0]
+            await wait_until(refused, "the session ends", timeout=90)
+        assert "session" in said[0]
         assert urllib.parse.quote(given["SessionToken"]) not in said[0]

@@ -137,6 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return Said(200, body=b"<ListPartsResult></ListPartsResult>")
             case "Complete":
                 fake.objects[key] = b"".join(part for _, part in sorted(fake.parts.items()))
+            case _:  # Abort
+                pass
         fake.upload = None
         fake.parts.clear()
         if operation == "Abort":
@@ -156,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return Said(204)
             case "Head" | "Get":
                 return self._read(fake.objects.get(key))
+            case _:  # HeadBucket
+                pass
         return Said(200)
 
     def _read(self, whole: bytes | None) -> Said:

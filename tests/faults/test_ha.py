@@ -289,13 +289,15 @@ async def test_an_api_server_gone_in_mid_run_ends_no_run_and_doubles_none(
     dead_after = 20.0
     await cast.start(2, {**HASTY, "presumed_dead_after": dead_after})
     await cast.leader()
+    cast.store.to_server.bytes_per_second = 300_000
     held, done = await cast.declare("held"), await cast.declare("done")
-    await cast.hold_upload()
     for name in (held, done):
         await cast.user.until(name, lambda one: "journal" in one["status"])
+    cast.store.to_server.stall()
     plane = cast.user.plane
     await plane.api_server.stop()
     gone = time.monotonic()
+    cast.store.to_server.bytes_per_second = None
     cast.store.to_server.resume()
 
     async def all_written() -> bool:

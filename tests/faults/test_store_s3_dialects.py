@@ -177,6 +177,7 @@ class TestSaid:
         result = await take_snapshot(
             snapshot_request(connection(etcd), settings(fake), tmp_path / "spool"), heard
         )
+        assert result.manifest.proof is not None
         assert result.manifest.proof.read_back == "whole"
         said = [w for w in heard.warnings if "CRC-32C" in w or "If-None-Match" in w]
         assert len(said) == 2

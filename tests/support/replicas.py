@@ -24,6 +24,8 @@ from tests.testbed.steward import NAMESPACE, install
 
 UPLOADED = 2_000_000
 """Bytes that a run has sent to the store when it is held."""
+SLOW = 2_000_000
+"""Bytes per second of each connection to the store."""
 
 
 def leads(replica: HastySteward) -> bool:
@@ -146,6 +148,7 @@ async def a_cast(
     await user.apply(secret("s3", s3.environment()))
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(FaultProxy(port_of(s3.endpoint_url)))
+        store.to_server.bytes_per_second = SLOW  # or a run may have ended before it is held
         yield Cast(user, loaded, s3, bucket, store, directory, stack)
         store.to_server.resume()
         await plane.kubectl("delete", "ebk,esnap", "--all", f"--namespace={NAMESPACE}", timeout=90)

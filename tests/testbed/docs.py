@@ -31,7 +31,7 @@ pathlib.Path(target).write_bytes(zstd.decompress(pathlib.Path(source).read_bytes
 
 def pages() -> list[Path]:
     """README.md and everything in docs/."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,18 @@ from typing import Any, cast
 import pytest
 
 from etcd_steward.config import OperatorConfig
-from etcd_steward.errors import InvalidInput, Refused
+from etcd_steward.errors import InvalidInput, NotFound, Refused
 from etcd_steward.handlers.resolve import resolve_etcd, resolve_store
 from etcd_steward.kube import Key, Kube, Secret
 from etcd_steward.models.connection import S3Settings
-from etcd_steward.models.kinds import S3, Etcd, EtcdBackupSpec, SecretName, StoreSpec
+from etcd_steward.models.kinds import (
+    S3,
+    Encryption,
+    Etcd,
+    EtcdBackupSpec,
+    SecretName,
+    StoreSpec,
+)
 from etcd_steward.models.run import SpoolSettings
 
 CONFIG = OperatorConfig(
@@ -87,3 +94,19 @@ async def test_etcds_blank_credentials_are_refused(name: str, value: str) -> Non
 async def test_no_keys_at_all_are_refused_to_a_tenant() -> None:
     with pytest.raises(Refused, match="the operator's own S3 identity"):
         await resolve_store(spec(), "t", CONFIG, vault({}))
+
+
+async def test_encryption_and_tags_reach_the_store() -> None:
+    sse = Encryption(type="C", customer_key_secret_name="own")
+    secret = vault({**KEYS, "customer.key": "aGFyZA==\n"})
+    found = await resolve_store(
+        spec(credentials_secret_name="s3", sse=sse, tags={"team": "a"}), "t", CONFIG, secret
+    )
+    assert isinstance(found, S3Settings)
+    assert found.sse is not None
+    assert found.sse.customer_key is not None
+    assert found.sse.customer_key.get_secret_value() == "aGFyZA=="
+    assert "aGFyZA" not in repr(found)
+    assert found.tags == {"team": "a"}
+    with pytest.raises(NotFound, match=r"has no key customer.key"):
+        await resolve_store(spec(credentials_secret_name="s3", sse=sse), "t", CONFIG, vault(KEYS))

@@ -4,8 +4,9 @@ import asyncio
 import contextvars
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from etcd_steward.config import OperatorConfig
 from etcd_steward.handlers.child import RUNNER, Limits
@@ -40,6 +41,9 @@ class Timing:
     """A run that is Running, but not ours, is somebody else's until it has been silent so long."""
     settle_within: float = 120.0
     """To find out what a dead run left."""
+    idle: float = 10.0
+    """The scheduler's loop turns so often even if nothing is due: the health check sees that, and a
+    clock that was set is noticed."""
     look_every: float = 3600.0
     """How often a store is looked through though nothing has happened."""
     look_pace: float = 120.0
@@ -62,6 +66,11 @@ class Timing:
         return self.back_offs[min(attempt, len(self.back_offs)) - 1]
 
 
+def utc_now() -> datetime:
+    """This host's time."""
+    return datetime.now(UTC)
+
+
 @dataclass(slots=True)
 class Context:
     """The operator's state. Nothing here must survive a restart."""
@@ -70,6 +79,8 @@ class Context:
     kube: Kube
     metrics: BackupMetrics
     timing: Timing = field(default_factory=Timing)
+    clock: Callable[[], datetime] = utc_now
+    """The time that schedules go by."""
     elector: Elector | None = None
     """None: there is no other operator."""
     command: Sequence[str] = RUNNER

@@ -9,9 +9,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import kopf
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
@@ -21,7 +22,7 @@ from etcd_steward.config import OperatorConfig
 from etcd_steward.errors import InvalidInput
 from etcd_steward.handlers.catalogue import Catalogue
 from etcd_steward.handlers.child import RUNNER
-from etcd_steward.handlers.context import LOOK_AGAIN, Context, Timing
+from etcd_steward.handlers.context import LOOK_AGAIN, Context, Timing, utc_now
 from etcd_steward.handlers.elector import Elector
 from etcd_steward.handlers.health import Health, Probed, Standby, serving
 from etcd_steward.handlers.resources import register
@@ -68,6 +69,7 @@ async def run_operator(
     *,
     command: Sequence[str] = RUNNER,
     timing: Timing | None = None,
+    clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Run until SIGTERM or SIGINT.
 
@@ -79,7 +81,7 @@ async def run_operator(
     kube = await Kube.connect(config.kubeconfig)
     try:
         registry = CollectorRegistry()
-        replica = Replica(config, kube, BackupMetrics(registry), timing, command)
+        replica = Replica(config, kube, BackupMetrics(registry), timing, command, clock)
         if config.leader_elect:
             replica.elector = Elector(kube, config.namespace, timing.election)
         leader = Gauge("etcd_steward_leader", "1 in the replica that leads.", registry=registry)
@@ -114,6 +116,8 @@ class Replica:
     metrics: BackupMetrics
     timing: Timing
     command: Sequence[str]
+    clock: Callable[[], datetime] = utc_now
+    """The time that schedules go by."""
     elector: Elector | None = None
     """None: there is no other operator."""
     acting: Health | None = None
@@ -165,6 +169,7 @@ class Replica:
             self.kube,
             self.metrics,
             timing=self.timing,
+            clock=self.clock,
             command=self.command,
             elector=self.elector,
         )

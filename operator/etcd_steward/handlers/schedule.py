@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from etcd_steward.errors import AlreadyExists, NotFound, StewardError
 from etcd_steward.handlers.agenda import Agenda, Due, agenda
@@ -26,9 +26,6 @@ log = logging.getLogger(__name__)
 
 COALESCE = 0.2
 """Seconds; a burst of events is one look."""
-IDLE = 10.0
-"""Seconds after which the loop turns even if nothing is due: the health check sees it turn, and a
-clock that was set is noticed."""
 AGAIN = timedelta(seconds=10)
 """After which a look that failed is made again."""
 EVERYTHING = 300.0
@@ -44,7 +41,8 @@ class Scheduler:
     context: Context
     wake: dict[Key, datetime] = field(default_factory=dict)
     everything_at: float = 0.0
-    drift: float = field(default_factory=lambda: time.time() - time.monotonic())
+    drift: float = 0.0
+    """How far the clock was ahead of the monotonic one, which nobody sets, at the last turn."""
 
     async def run(self) -> None:
         """Look at orders whenever they have changed or something is due, for ever."""
@@ -53,7 +51,7 @@ class Scheduler:
         while True:
             context.changed.clear()
             if context.leads():
-                await self.turn(datetime.now(UTC))
+                await self.turn(context.clock())
             context.turned_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause()):
@@ -61,11 +59,12 @@ class Scheduler:
                     await asyncio.sleep(COALESCE)
 
     def _pause(self) -> float:
-        """Seconds until the next order wants to be looked at, `IDLE` at most."""
+        """Seconds until the next order wants to be looked at; few, for the clock's sake."""
+        idle = self.context.timing.idle
         soonest = min(self.wake.values(), default=None)
         if soonest is None or not self.context.leads():
-            return IDLE
-        return min(IDLE, max(0.0, (soonest - datetime.now(UTC)).total_seconds()))
+            return idle
+        return min(idle, max(0.0, (soonest - self.context.clock()).total_seconds()))
 
     async def turn(self, now: datetime) -> None:
         """Look at each order that has changed, and at each that wants to be looked at."""
@@ -80,7 +79,7 @@ class Scheduler:
         context = self.context
         keys = {key for key, when in self.wake.items() if when <= now} | context.dirty
         context.dirty.clear()
-        drift = time.time() - time.monotonic()
+        drift = now.timestamp() - time.monotonic()
         was_set = abs(drift - self.drift) > CLOCK_MARGIN
         self.drift = drift
         if was_set or time.monotonic() >= self.everything_at:

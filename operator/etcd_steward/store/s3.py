@@ -16,10 +16,10 @@ from etcd_steward.models.connection import S3Settings
 from etcd_steward.models.ports import ObjectInfo, OpenUpload, ReadAt, Sent, Started, Written
 from etcd_steward.store.keys import check_key, check_prefix
 from etcd_steward.store.parts import part_size_for
+from etcd_steward.store.s3_answers import no_bucket, no_listing
 from etcd_steward.store.s3_calls import Calls
 from etcd_steward.store.s3_client import check_settings, connect, place_of
 from etcd_steward.store.s3_dialect import Dialect
-from etcd_steward.store.s3_errors import no_bucket, no_listing
 from etcd_steward.store.s3_get import PlainGet
 from etcd_steward.store.s3_options import Options
 from etcd_steward.store.s3_put import NewObject

@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import stamina
 
 from etcd_steward.errors import IntegrityError, PermanentError, StewardError, TransientError
-from etcd_steward.store.s3_errors import (
-    TRANSLATED,
-    DigestRefused,
-    Place,
-    asked_to_wait,
-    holds_credential,
-    translate,
-)
+from etcd_steward.store.s3_answers import DigestRefused, Place, asked_to_wait
+from etcd_steward.store.s3_errors import TRANSLATED, holds_credential, translate
 from etcd_steward.store.threads import settled
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from pydantic import SecretStr
 from etcd_steward.errors import InvalidInput, Refused
 from etcd_steward.models.connection import S3Settings
 from etcd_steward.store.keys import check_key
-from etcd_steward.store.s3_errors import Place, translate
+from etcd_steward.store.s3_answers import Place
+from etcd_steward.store.s3_errors import translate
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials  # type: ignore[import-untyped]
@@ -73,6 +74,7 @@ def place_of(settings: S3Settings) -> Place:
         settings.endpoint or "AWS",
         in_host_name=_in_host_name(settings),
         sse=None if settings.sse is None else settings.sse.type,
+        session=settings.session_token is not None,
         tagged=bool(settings.tags),
     )
 

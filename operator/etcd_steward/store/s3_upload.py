@@ -15,9 +15,10 @@ from etcd_steward.deadline import Deadline
 from etcd_steward.errors import IntegrityError, NotFound, StewardError, Unauthorized, Unavailable
 from etcd_steward.models.ports import OpenUpload, Sent, Started, StoredPart, Written
 from etcd_steward.store.parts import MAX_PARTS, Part, cut
+from etcd_steward.store.s3_answers import UploadGone
 from etcd_steward.store.s3_calls import Calls
 from etcd_steward.store.s3_dialect import Dialect, crc32c_text
-from etcd_steward.store.s3_errors import UploadGone, translate
+from etcd_steward.store.s3_errors import translate
 from etcd_steward.store.s3_options import Options, Parameters
 from etcd_steward.store.threads import settled
 

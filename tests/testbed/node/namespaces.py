@@ -1,4 +1,4 @@
-"""The node's net, mount and pid namespaces: how a program gets into them, and how one is reached."""
+"""The node's net, mount and pid namespaces: how a program gets in, and how one is reached."""
 
 import asyncio
 import contextlib

@@ -235,7 +235,7 @@ class Node:
         async def healthy() -> bool:
             return await http_status(url) == 200
 
-        command = [await binary("kubelet"), *as_arguments(flags)]
+        command: list[str | Path] = [await binary("kubelet"), *as_arguments(flags)]
         self.kubelet = self._inside("kubelet", command, healthy)
         await self._stack.enter_async_context(self.kubelet)
         await process.wait_until(self._registered, f"{NAME} has registered", timeout=60)
