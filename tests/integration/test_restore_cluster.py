@@ -83,8 +83,9 @@ async def test_a_snapshot_in_a_file(lost: Lost, tmp_path: Path) -> None:
     packed = tmp_path / "etcd.db.gz"
     packed.write_bytes(gzip.compress(lost.file.read_bytes()))
     stored = next(lost.folder.glob("*.zst"))
+    sources: list[str | Path] = [lost.file, packed, stored, lost.url]
     tokens = set()
-    for number, source in enumerate((lost.file, packed, stored, lost.url)):
+    for number, source in enumerate(sources):
         said = await restore(source, tmp_path / str(number), more=("-ojson",))
         assert said.code == 0, said.err
         assert said.json()["keys"] == len(lost.entries)
@@ -98,9 +99,12 @@ async def test_members_of_different_restores_never_form_a_cluster(
 ) -> None:
     later = await lost_etcd(tmp_path / "later", "3.6", keys=3)
     tokens = []
-    for number, (source, *more) in enumerate(
-        [(lost.url,), (later.url,), (lost.url, "--bump-revision=2000000000")]
-    ):
+    asked: list[tuple[str, tuple[str, ...]]] = [
+        (lost.url, ()),
+        (later.url, ()),
+        (lost.url, ("--bump-revision=2000000000",)),
+    ]
+    for number, (source, more) in enumerate(asked):
         said = await restore(source, tmp_path / str(number), more=(*more, "-ojson"))
         tokens.append(said.json()["initialClusterToken"])
     assert len(set(tokens)) == 3

@@ -177,13 +177,14 @@ async def test_a_file_without_a_digest(lost: Lost, tmp_path: Path) -> None:
 
 async def test_a_damaged_database_with_a_digest_of_the_damage(lost: Lost, tmp_path: Path) -> None:
     data = bytearray(lost.file.read_bytes()[:-32])
-    data[5 * 4096 + 8] ^= 0x40  # the flags of a page
+    for page in range(2, len(data) // 4096):  # the flags of every page, free ones and others
+        data[page * 4096 + 8] ^= 0x40
     damaged = tmp_path / "etcd.db"
     damaged.write_bytes(data + hashlib.sha256(data).digest())
     said = await restore(damaged, tmp_path / "etcd")
     assert said.code == 3
     assert "is not proven" in said.err
-    assert "page 5" in said.err
+    assert "--unproven" in said.err
     assert not (tmp_path / "etcd").exists()
 
 

@@ -64,7 +64,7 @@ async def lost_etcd(
         manifest = saved.json()
         found = await entries(etcd, revision=manifest["revision"])
     folder = store / manifest["folder"]
-    packed = shutil.copy(folder / "snapshot.db.zst", directory / "etcd.db.zst")
+    packed = Path(shutil.copy(folder / "snapshot.db.zst", directory / "etcd.db.zst"))
     file = await unzstd(packed)
     return Lost(store, folder.as_uri(), file, found, manifest["revision"])
 

@@ -69,7 +69,7 @@ def test_every_help_says_what_it_does_and_shows_an_example(
 @pytest.mark.parametrize(("path", "command"), EVERY)
 def test_examples_use_flags_that_exist(path: list[str], command: click.Command) -> None:
     assert isinstance(command, Verb | Verbs)
-    known = {"--help", "--data-dir", "-r"}  # etcdutl's and jq's
+    known = {"--help", "--data-dir", "-r", "-fsSL", "-"}  # etcdutl's, jq's, curl's; and stdin
     for _, one in commands():
         for param in one.params:
             known |= {*param.opts, *param.secondary_opts}

@@ -20,6 +20,8 @@ Schema = dict[str, Any]
 KEYWORDS = {
     "type", "properties", "required", "items", "description", "default", "enum", "format",
     "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
+    "additionalProperties", "maxProperties",
+    "additionalProperties", "maxProperties",
     "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
 }  # fmt: skip
 
@@ -41,8 +43,9 @@ def nodes(node: Schema, path: str) -> Iterator[tuple[str, Schema]]:
     yield path, node
     for name, child in node.get("properties", {}).items():
         yield from nodes(child, f"{path}.{name}")
-    if "items" in node:
-        yield from nodes(node["items"], f"{path}[]")
+    for keyword in ("items", "additionalProperties"):
+        if keyword in node:
+            yield from nodes(node[keyword], f"{path}[]")
 
 
 def test_what_is_committed_is_what_the_models_say() -> None:

@@ -60,7 +60,7 @@ def test_tags() -> None:
     [
         ({"s3_tag": ("team",)}, "has no value"),
         ({"s3_tag": ("a=1", "a=2")}, "given twice"),
-        ({"s3_sse": "C"}, "needs a key of yours"),
+        ({"s3_sse": "C"}, "needs a key"),
         ({"s3_sse_c_key_file": Path("/no/such/key")}, "/no/such/key can't be read"),
     ],
 )

@@ -11,8 +11,7 @@ from etcd_steward.cli.output import output_option, warn
 from etcd_steward.cli.progress import progress_option, reporting
 from etcd_steward.cli.restore_output import tell
 from etcd_steward.cli.running import run
-from etcd_steward.cli.snapshot_find import filters, resolve, snapshot_argument
-from etcd_steward.cli.snapshot_find import split_url as split
+from etcd_steward.cli.snapshot_find import filters, resolve, snapshot_argument, split_url
 from etcd_steward.cli.store_flags import StoreFlags, store_options
 
 if TYPE_CHECKING:  # imported within the verb, see cli/snapshot.py
@@ -215,7 +214,7 @@ class _Chosen:
         tool = await Etcdutl.find(self._etcdutl)
         if self._file is not None:
             return await restore_member(SnapshotFile(self._file), request, tool, report)
-        store_url, folder = split(self._url)
+        store_url, folder = split_url(self._url)
         async with open_store(self._store.settings(store_url)) as opened:
             found = await resolve(opened, folder, *self._narrowed)
             source = StoredSnapshot(opened, found.manifest)
