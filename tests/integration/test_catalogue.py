@@ -1,5 +1,6 @@
 """What a look at a store finds, and what retention deletes there: real etcds, S3, directories."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,12 +11,24 @@ import pytest
 from etcd_steward.app import delete, look_through, open_etcd, open_store
 from etcd_steward.engine.catalogue import Identity, identify
 from etcd_steward.errors import IntegrityError, Refused
+from etcd_steward.handlers.child import RUNNER
 from etcd_steward.models.connection import EtcdConnection, LocalSettings, StoreSettings
 from etcd_steward.models.kinds import Retention
 from etcd_steward.models.layout import Folder
 from etcd_steward.models.manifest import BackupRef, Manifest
 from etcd_steward.models.ports import Store
-from etcd_steward.models.run import Catalogued, CatalogueEntry, CatalogueRequest, DeleteRequest
+from etcd_steward.models.run import (
+    EVENT,
+    Catalogued,
+    CatalogueEntry,
+    CatalogueRequest,
+    DeleteRequest,
+    Event,
+    Failure,
+    Progress,
+    Request,
+    Settled,
+)
 from tests.support.backups import keys, made, put
 from tests.support.runs import Heard, connection, s3_settings
 from tests.testbed import EtcdCluster, SeaweedFS
@@ -340,3 +353,44 @@ async def test_a_manifest_that_cannot_be_read_is_not_deleted(
     with pytest.raises(IntegrityError):
         await delete(_delete(local, manifest.folder, me), Heard())
     assert len(await keys(store)) == 1
+
+
+async def test_a_child_process_tells_of_each_backup_and_deletes_one(
+    etcd: EtcdCluster, me: Identity, local: LocalSettings, store: Store, tmp_path: Path
+) -> None:
+    given = mine(me, 0, 1, 2)
+    await put(store, *given)
+
+    async def child(request: Request) -> list[Event]:
+        line = request.model_dump_json(by_alias=True)
+        process = await asyncio.create_subprocess_exec(
+            *RUNNER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(line.encode() + b"\n")  # left open: its end would stop the child
+        async with asyncio.timeout(90):
+            said = (await process.stdout.read()).splitlines()
+            assert await process.wait() == 0
+        events = [EVENT.validate_json(one) for one in said]
+        return [one for one in events if not isinstance(one, Progress)]
+
+    request = CatalogueRequest(
+        store=local,
+        etcd=connection(etcd),
+        backup=NIGHTLY,
+        retention=Retention(keep_last=2),
+        prune=True,
+        cache=tmp_path / "cache",
+    )
+    *entries, last = await child(request)
+    assert [one.event for one in entries] == ["entry", "entry"]
+    assert isinstance(last, Catalogued)
+    assert (last.pruned, last.kept) == ((given[0].folder,), 2)
+    assert (tmp_path / "cache" / "manifests.db").exists()
+
+    assert await child(_delete(local, given[2].folder, me)) == [Settled(aborted=0)]
+    (refused,) = await child(_delete(local, given[1].folder, me, cluster_ids=("abc",)))
+    assert isinstance(refused, Failure)
+    assert (refused.reason, refused.transient) == ("Refused", False)
+    assert len(await keys(store)) == 3

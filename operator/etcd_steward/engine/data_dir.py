@@ -36,10 +36,14 @@ class Workplace:
         """Raise `OutOfSpace` unless `needed` more bytes fit on its disk."""
         free = shutil.disk_usage(self.path).free
         if needed > free:
-            raise OutOfSpace(
-                f"{self.target} is too small: {size(needed)} are needed and {size(free)} are free",
-                hint="the snapshot and what is made of it lie there side by side until the end",
-            )
+            raise self.too_small(f"{size(needed)} are needed and {size(free)} are free")
+
+    def too_small(self, what: str) -> OutOfSpace:
+        """The error for a disk that can't hold what is made here."""
+        return OutOfSpace(
+            f"the disk of {self.target} is too small: {what}",
+            hint="the snapshot and what is made of it lie there side by side until the end",
+        )
 
     def place(self, source: Path) -> None:
         """Move what lies in `source` to its place, and see to it that it is on disk."""

@@ -28,7 +28,7 @@ from etcd_steward.engine.report import Report, Tracker
 from etcd_steward.engine.snapshot_source import Brought, Source
 from etcd_steward.engine.spool import Spool
 from etcd_steward.engine.spoolfile import SpoolFile
-from etcd_steward.errors import IntegrityError, Refused
+from etcd_steward.errors import IntegrityError, OutOfSpace, Refused
 from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.run import SpoolSettings
 from etcd_steward.registry.proof import StructureReport, prove_structure
@@ -128,7 +128,10 @@ class _Restore:
         async with Spool.open(SpoolSettings(directory=work.path / "spool"), "restore") as spool:
             with closing(spool.create("snapshot.db")) as file:
                 self.tracker.step = "Fetching"
-                brought = await self.source.bring(spool, file, self.tracker)
+                try:
+                    brought = await self.source.bring(spool, file, self.tracker)
+                except OutOfSpace as error:  # in the words of a spool that somebody has named
+                    raise work.too_small("the snapshot does not fit") from error
                 work.must_hold(file.size + beside)
                 self.tracker.step = "Proving"
                 proven = await self._prove(file, brought)
