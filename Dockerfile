@@ -1,5 +1,6 @@
 # Three stages: the locked dependencies, the program, and what is shipped: Python, both of them and a user.
-# BASE may be any image with glibc, a shell, and Python >= 3.11 as `python3` with venv and ensurepip.
+# BASE may be any image with glibc, libstdc++, a shell, and Python >= 3.11 as `python3` with venv and
+# ensurepip.
 ARG BASE=docker.io/library/python:3.13-slim
 
 FROM ${BASE} AS dependencies
@@ -42,6 +43,8 @@ ENV PATH=/opt/etcd-steward/bin:$PATH \
     ETCD_STEWARD_SPOOL_DIR=/var/spool/etcd-steward/runs \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
+# A base that lacks a shared library shows it here, not in the first backup.
+RUN /opt/etcd-steward/bin/python -c 'import etcd_steward.runner, etcd_steward.handlers.operator'
 VOLUME /var/spool/etcd-steward
 WORKDIR /var/spool/etcd-steward
 USER 65532:65532

@@ -15,16 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import rmtree
 
-from pydantic import SecretStr
-
-from etcd_steward.app import open_store
-from etcd_steward.models.connection import S3Settings
-from tests.support.backups import made, put
+from etcd_steward.models.layout import Folder
+from tests.support.backups import DATA, made
 from tests.testbed import SeaweedFS
 from tests.testbed.process import clean_environment
 
@@ -50,28 +48,28 @@ class Figures:
         )
 
 
-async def fill(s3: SeaweedFS, snapshots: int) -> None:
-    """Write the backups, several at a time."""
-    settings = S3Settings(
-        bucket=BUCKET,
-        prefix="prod",
-        endpoint=s3.endpoint_url,
-        access_key=s3.access_key,
-        secret_key=SecretStr(s3.secret_key),
-        force_path_style=True,
-    )
-    numbers = iter(range(snapshots))
-    async with open_store(settings) as store:
+def fill(s3: SeaweedFS, snapshots: int) -> None:
+    """Write the backups, several at a time, without the reading back that a run does."""
+    client = s3.client()
 
-        async def work() -> None:
-            for number in numbers:
-                tick = START + timedelta(hours=number // BACKUPS)
-                name = f"team.backup-{number % BACKUPS}"
-                await put(store, made(number, backup=name, tick=tick))
+    def write(number: int) -> None:
+        tick = START + timedelta(hours=number // BACKUPS)
+        manifest = made(number, backup=f"team.backup-{number % BACKUPS}", tick=tick)
+        assert manifest.proof is not None
+        folder = Folder.parse(manifest.folder)
+        for key, data in (
+            (folder.snapshot, DATA),
+            (folder.manifest, manifest.model_dump_json(by_alias=True, indent=2).encode()),
+            (
+                folder.proof(manifest.proof.at),
+                manifest.proof.model_dump_json(by_alias=True).encode(),
+            ),
+        ):
+            client.put_object(Bucket=BUCKET, Key=f"prod/{key}", Body=data)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(WRITERS):
-                group.create_task(work())
+    with ThreadPoolExecutor(WRITERS) as threads:
+        for _ in threads.map(write, range(snapshots)):
+            pass
 
 
 def listed(s3: SeaweedFS, cache: Path, figures: Figures, snapshots: int) -> None:
@@ -87,7 +85,7 @@ def listed(s3: SeaweedFS, cache: Path, figures: Figures, snapshots: int) -> None
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    lines = process.stdout.read().decode().count("/prod/")
+    lines = process.stdout.read().decode().count("Structure")
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     process.stdout.close()
@@ -109,7 +107,7 @@ async def main() -> None:
         directory = Path(scratch)
         async with SeaweedFS(directory / "s3") as s3:
             await s3.create_bucket(BUCKET)
-            await fill(s3, options.snapshots)
+            await asyncio.to_thread(fill, s3, options.snapshots)
             print(f"{options.snapshots:,} snapshots written", flush=True)
             cache = directory / "cache"
             for _ in range(options.runs):

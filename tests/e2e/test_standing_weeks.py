@@ -23,6 +23,7 @@ import pytest
 
 from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, Kube
 from etcd_steward.models.kinds import Retention
+from tests.support.hasty_operator import time_in
 from tests.support.retention_model import kept
 from tests.support.users import (
     HastySteward,
@@ -150,15 +151,20 @@ class Weeks:
     begin: datetime
     change: datetime
     rng: random.Random
-    now: datetime
     kept: list[datetime] = field(default_factory=list)
     made: set[datetime] = field(default_factory=set)
+    ticks: list[datetime] = field(default_factory=list)
+    """All up to now."""
     journal: list[str] = field(default_factory=list)
     """What was done in the step under way."""
 
+    @property
+    def now(self) -> datetime:
+        """The time that schedules go by."""
+        return time_in(self.clock)
+
     def put(self, now: datetime) -> None:
         """Put the clock forward."""
-        self.now = now
         new = self.clock.with_suffix(".new")
         new.write_text(str(now.timestamp()))
         new.replace(self.clock)
@@ -168,8 +174,7 @@ class Weeks:
         """Mostly to about the next tick, sometimes past some, sometimes not so far."""
         far = self.rng.random() < 0.1
         periods = self.rng.uniform(3, 6) if far else self.rng.uniform(0.3, 2.2)
-        end = self.change + HALF
-        self.put(min(self.now + periods * PERIOD, end))
+        self.put(self.now + periods * PERIOD)
 
     async def step(self) -> None:
         """Time goes on, and something may happen."""
@@ -234,20 +239,17 @@ class Weeks:
 
     async def settled(self) -> None:
         """Wait until all is as it must be, and look closely at what must never be otherwise."""
-        ticks = ticks_between(self.begin, self.now, self.change)
         try:
-            await wait_until(lambda: self.quiet(ticks), "all has settled", timeout=SETTLES_WITHIN)
+            await wait_until(self.quiet, "all has settled", timeout=SETTLES_WITHIN)
         except TestbedError as error:
-            raise AssertionError(await self.describe(ticks)) from error
+            raise AssertionError(await self.describe()) from error
         self.kept = self.model()
         self.made |= self.new()
         seen = sorted(map(tick_in, self.bucket.seen))
+        missed = (await self.status()).get("missedRuns", 0)
         assert len(seen) == len(set(seen)), (self.journal, seen)
-        assert set(seen) <= set(ticks), await self.describe(ticks)
-        status = await self.status()
-        assert len(self.made) + status.get("missedRuns", 0) == len(ticks), await self.describe(
-            ticks
-        )
+        assert set(seen) <= set(self.ticks), await self.describe()
+        assert len(self.made) + missed == len(self.ticks), await self.describe()
         await self.records_equal_the_bucket()
 
     async def records_equal_the_bucket(self) -> None:
@@ -272,8 +274,9 @@ class Weeks:
             left = sorted(kept([*left, tick], POLICY, None))
         return left
 
-    async def quiet(self, ticks: list[datetime]) -> bool:
+    async def quiet(self) -> bool:
         """Whether nothing more is to come."""
+        self.ticks = ticks = ticks_between(self.begin, self.now, self.change)
         status = await self.status()
         if "anchorTime" not in status or status.get("active"):
             return False
@@ -292,10 +295,10 @@ class Weeks:
         status: Object = found.get("status", {})
         return status
 
-    async def describe(self, ticks: list[datetime]) -> str:
+    async def describe(self) -> str:
         """All that helps whoever has to find out."""
         names = sorted(key.name for key in await self.kube.versions(SNAPSHOTS))
-        missing = [tick for tick in ticks if tick not in self.made | self.new()]
+        missing = [tick for tick in self.ticks if tick not in self.made | self.new()]
         return "\n".join(
             [
                 f"seed {SEED}, step: {', '.join(self.journal)}",
@@ -303,7 +306,7 @@ class Weeks:
                 f"records: {names}",
                 f"bucket: {[f'{tick:%m-%d %H:%M}' for tick in self.bucket.ticks()]}",
                 f"model: {[f'{tick:%m-%d %H:%M}' for tick in self.model()]}",
-                f"{len(ticks)} ticks, {len(self.made | self.new())} made",
+                f"{len(self.ticks)} ticks, {len(self.made | self.new())} made",
                 f"without a run: {[f'{tick:%m-%d %H:%M}' for tick in missing]}",
                 f"log: {self.steward.server.log_file}",
             ]
@@ -340,7 +343,6 @@ async def weeks(
             begin=change - HALF,
             change=change,
             rng=random.Random(SEED),  # noqa: S311  # to be repeated
-            now=change - HALF,
         )
         scene.put(scene.begin)
         watching = asyncio.create_task(scene.bucket.watch())

@@ -180,6 +180,24 @@ async def test_prune_refuses_while_the_clock_is_behind(store: Store, env: dict[s
     assert (await steward(*words, "--dry-run", env=env)).code == 0
 
 
+async def test_prune_refuses_where_a_manifest_was_copied_or_edited(
+    store: Store, env: dict[str, str], tmp_path: Path
+) -> None:
+    await put(store, made(0), made(1), made(2, backup="team.weekly"))
+    manifest = tmp_path / "store" / made(2).folder.replace("nightly", "weekly") / "manifest.json"
+    text = manifest.read_text().replace('"weekly"', '"nightly"')
+    manifest.unlink()
+    manifest.write_text(text)
+    words = ("snapshot", "prune", "--keep-last=1", f"--store={store.url}")
+    said = await steward(*words, env=env)
+    assert said.code == 3
+    assert "but its folder belongs to another" in said.err
+    assert len(await keys(store)) == 9
+    narrowed = await steward(*words, "--backup=nightly", env=env)
+    assert (narrowed.code, narrowed.err) == (0, "")
+    assert len(await keys(store)) == 6
+
+
 async def test_what_dead_runs_left_goes_when_it_is_old_enough(
     seaweedfs: SeaweedFS, bucket: str, env: dict[str, str]
 ) -> None:

@@ -155,6 +155,7 @@ async def test_a_schedule_survives_its_leader_and_its_kubelet(node: Node, tmp_pa
     await node.kubelet.restart()
     interrupted = await user.ended(f"minutely-{first}", timeout=SLOW)
     assert condition(interrupted, "Verified")["status"] == "True"
+    assert interrupted["status"]["starts"] > 1, "it ended before its leader did"
     await all_ready(node, 2)
     assert await leader(node) != before
 

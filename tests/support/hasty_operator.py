@@ -1,11 +1,14 @@
 """`python hasty_operator.py '{"check_every": 1}' run …`: the operator, with other times.
 
-`"clock": FILE` lets schedules go by what stands in that file, seconds since 1970.
+`"clock": FILE` lets schedules go by what stands in that file, seconds since 1970: the time that it
+was when the file was written.
 """
 
 import functools
 import json
+import os
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
@@ -20,8 +23,10 @@ HASTY = {"lease_duration": 4, "renew_deadline": 3.0, "retry_period": 0.5}
 
 
 def time_in(file: Path) -> datetime:
-    """The time that a file says."""
-    return datetime.fromtimestamp(float(file.read_text()), UTC)
+    """The time that it is if a file was right when it was written."""
+    with file.open() as opened:
+        age = time.time() - os.fstat(opened.fileno()).st_mtime
+        return datetime.fromtimestamp(float(opened.read()) + age, UTC)
 
 
 if __name__ == "__main__":

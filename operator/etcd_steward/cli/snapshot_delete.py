@@ -15,6 +15,7 @@ from etcd_steward.cli.snapshot_find import (
     SOMETHING_TO_LOOK_AT,
     filters,
     find_backups,
+    in_folder,
     split_url,
     with_store,
 )
@@ -239,8 +240,8 @@ def _pruning(
         from etcd_steward.engine.catalogue import trouble  # noqa: PLC0415  # see cli/snapshot.py
         from etcd_steward.engine.prune import delete_backups  # noqa: PLC0415
 
-        found, sound = await find_backups(store, cluster, backup)
-        why = trouble(found, ())
+        found, unreadable = await find_backups(store, cluster, backup)
+        why = trouble(found, unreadable)
         if why is not None and not dry_run:
             raise Refused(why)
         kept = _kept(found, policy)
@@ -258,7 +259,7 @@ def _pruning(
             print_table(PRUNE_HEADER, rows)
         else:
             click.echo(f"No snapshots found in {store.url}", err=True)
-        return 0 if sound else SOMETHING_TO_LOOK_AT
+        return SOMETHING_TO_LOOK_AT if unreadable else 0
 
     return work
 
@@ -291,15 +292,15 @@ def _view(url: str, backup: "Backup", kept: dict[str, tuple[str, ...]]) -> dict[
 def _orphans(
     cluster: str | None, backup: str | None, older_than: str, dry_run: bool, output: str
 ) -> Callable[[Store], Awaitable[int]]:
-    def wanted(folder: Folder) -> bool:
-        name = f"{folder.namespace}.{folder.name}"
-        return cluster in {None, folder.cluster} and backup in {None, folder.name, name}
-
     async def work(store: Store) -> int:
         from etcd_steward.engine.prune import delete_orphans, find_orphans  # noqa: PLC0415
         from etcd_steward.engine.retention import before  # noqa: PLC0415
 
-        found = await find_orphans(store, before(datetime.now(UTC), older_than), wanted)
+        found = await find_orphans(
+            store,
+            before(datetime.now(UTC), older_than),
+            lambda folder: in_folder(folder, cluster, backup),
+        )
         if not dry_run:
             await delete_orphans(store, found)
         _tell(store.url, found, dry_run, output)

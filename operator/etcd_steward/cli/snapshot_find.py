@@ -12,11 +12,10 @@ from etcd_steward.cli.output import warn
 from etcd_steward.cli.store_flags import StoreFlags
 from etcd_steward.errors import InvalidInput, NotFound, Unsupported
 from etcd_steward.models.layout import Folder
-from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.ports import Store
 
 if TYPE_CHECKING:  # imported within the functions, see cli/snapshot.py
-    from etcd_steward.engine.manifests import Backup
+    from etcd_steward.engine.manifests import Backup, Unreadable
 
 Answer = TypeVar("Answer")
 
@@ -72,20 +71,34 @@ async def with_store(
 
 async def find_backups(
     store: Store, cluster: str | None, backup: str | None
-) -> "tuple[list[Backup], bool]":
-    """The backups that are asked for, oldest first, and whether all of them could be read."""
+) -> "tuple[list[Backup], list[Unreadable]]":
+    """The backups that are asked for, oldest first, and those of them that can't be read.
+
+    The latter are named on standard error.
+    """
     from etcd_steward.engine.manifest_cache import ManifestCache  # noqa: PLC0415  # see above
     from etcd_steward.engine.manifests import Backup, backups  # noqa: PLC0415
 
     found: list[Backup] = []
-    sound = True
+    unreadable: list[Unreadable] = []
     async for one in backups(store, ManifestCache(cache_directory(), store)):
-        if not isinstance(one, Backup):
+        if isinstance(one, Backup):
+            folder, cluster_id = Folder.parse(one.manifest.folder), one.manifest.cluster_id
+            if in_folder(folder, cluster, backup, cluster_id):
+                found.append(one)
+        elif in_folder(one.folder, cluster, backup):
             warn(f"{store.url}/{one.key} is left out: {one.error}")
-            sound = False
-        elif _wanted(one.manifest, cluster, backup):
-            found.append(one)
-    return found, sound
+            unreadable.append(one)
+    return found, unreadable
+
+
+def in_folder(
+    folder: Folder, cluster: str | None, backup: str | None, cluster_id: str | None = None
+) -> bool:
+    """Whether `--cluster` and `--backup` let through what lies in `folder`."""
+    if cluster is not None and cluster.lower() not in {folder.cluster, cluster_id}:
+        return False
+    return backup in {None, folder.name, f"{folder.namespace}.{folder.name}"}
 
 
 def cache_directory() -> Path:
@@ -93,13 +106,6 @@ def cache_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     home = os.environ.get("HOME") or "/nonexistent"  # not to be written to: nothing is remembered
     return (Path(base) if base.startswith("/") else Path(home, ".cache")) / "etcd-steward"
-
-
-def _wanted(manifest: Manifest, cluster: str | None, backup: str | None) -> bool:
-    if cluster is not None and cluster.lower() not in {manifest.cluster, manifest.cluster_id}:
-        return False
-    name = manifest.backup.name
-    return backup is None or backup in {name, f"{manifest.backup.namespace}.{name}"}
 
 
 async def resolve(

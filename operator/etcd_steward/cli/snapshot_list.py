@@ -54,8 +54,8 @@ def list_snapshots(store: StoreFlags, cluster: str | None, backup: str | None, o
     """
 
     async def collect(opened: Store) -> "tuple[str, list[Backup], bool, list[str]]":
-        found, sound = await find_backups(opened, cluster, backup)
-        return opened.url, found, sound, [] if found else await _elsewhere(opened)
+        found, unreadable = await find_backups(opened, cluster, backup)
+        return opened.url, found, not unreadable, [] if found else await _elsewhere(opened)
 
     url, found, sound, elsewhere = run(with_store(store, None, collect))
     if output != "table":

@@ -49,8 +49,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 70
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    # A watch that gives up (on 5xx, or on the 403 of an API server that has just started) ends kopf,
-    # and with it all that is under way.
+    # A watch that gives up (on 5xx, or on the 403 of an API server that has just started) ends
+    # kopf, and with it all that is under way.
     settings.networking.error_backoffs = (1, 1, 2, 3, *(5,) * 10_000)
     settings.queueing.worker_limit = 64
     settings.execution.max_workers = 2  # all handlers are coroutines

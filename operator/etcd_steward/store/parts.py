@@ -12,7 +12,7 @@ from etcd_steward.models.ports import StoredPart
 MIB: Final = 1024 * 1024
 PART_SIZE: Final = 8 * MIB
 """A run holds about six parts at its peak; larger ones cost memory, smaller ones requests."""
-PARTS_IN_FLIGHT: Final = 4
+PARTS_IN_FLIGHT: Final = 3
 """As many as hide the latency of a store across a region."""
 MAX_PARTS: Final = 10_000
 """S3 takes no more parts than this in one upload."""

@@ -25,7 +25,7 @@ PAUSE = "localhost/pause:node-test"
 INPUTS = ("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml")
 INPUT_FOLDERS = ("operator", "requirements")
 # No priority decides what is in it, so it is named: a shell, Python with venv, trusted roots.
-PACKAGES = "base-files,ca-certificates,coreutils,dash,libc-bin,python3,python3-venv"
+PACKAGES = "base-files,ca-certificates,coreutils,dash,libc-bin,libstdc++6,python3,python3-venv"
 BUILD_TIMEOUT = 1800  # seconds; the first time everything is downloaded
 TRUSTED = Path("/etc/ssl/certs/ca-certificates.crt")
 _BASE_FILE = """FROM scratch
