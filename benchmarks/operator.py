@@ -11,7 +11,6 @@ EtcdSnapshot.
 
 import argparse
 import asyncio
-import itertools
 import json
 import os
 import ssl
@@ -21,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -69,11 +68,13 @@ def spec_of(number: int, directory: Path) -> Object:
 def status_of(number: int, backup_uid: str, spec: Object, count: int) -> Object:
     """What a run left in its status; its backup lies in another store than the order's."""
     name, tick = name_of(number % count), START + timedelta(days=number // count)
-    manifest = made(number, backup=f"{NAMESPACE}.{name}", tick=tick)
+    backup = f"{NAMESPACE}.{name}"
+    manifest = made(number, backup=backup, tick=tick, raw_sha256=f"{number:064x}")
     url = f"s3://etcd-backups/prod/{manifest.folder}"
     found = CatalogueEntry(
         manifest=manifest,
         url=url,
+        ours=True,
         level=Level.STRUCTURE,
         verified_at=tick + timedelta(seconds=9),
         kept=("daily 2024-01-01", "weekly 2024-W01"),
@@ -188,7 +189,7 @@ class Watch:
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
-    async def __aenter__(self) -> "Watch":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -206,10 +207,8 @@ class Watch:
 
 async def claims(plane: ControlPlane, due: int) -> list[float]:
     """Seconds from a tick to the run, of so many orders that are due at one minute."""
-    words = ("get", SNAPSHOTS, f"--namespace={NAMESPACE}", "--limit=1", "--chunk-size=1")
-    version = json.loads(
-        await plane.kubectl("get", "--raw", f"/apis/{API_VERSION}/{SNAPSHOTS}?limit=1")
-    )
+    page = await plane.kubectl("get", "--raw", f"/apis/{API_VERSION}/{SNAPSHOTS}?limit=1")
+    version = json.loads(page)["metadata"]["resourceVersion"]
     soon = datetime.now(UTC) + LEAD
     tick = soon.replace(second=0, microsecond=0) + timedelta(minutes=1)
     schedule = f"{tick.minute} {tick.hour} {tick.day} {tick.month} *"
@@ -222,7 +221,7 @@ async def claims(plane: ControlPlane, due: int) -> list[float]:
     waiting = {f"{name}-{tick.timestamp():.0f}" for name in names}
     found: list[float] = []
     async with Watch(plane) as watch, asyncio.timeout(180):
-        async for name, at in watch.added(version["metadata"]["resourceVersion"]):
+        async for name, at in watch.added(version):
             if name in waiting:
                 waiting.discard(name)
                 found.append(at - tick.timestamp())

@@ -1,6 +1,7 @@
 """Fixtures for every test: real servers, started once per worker and only if asked for."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from tests.testbed import ControlPlane, EtcdCluster, SeaweedFS
 from tests.testbed.binaries import build_all, missing, optional_missing
 from tests.testbed.node.images import archives
 from tests.testbed.node.needs import absent as absent_for_a_node
-from tests.testbed.process import foreign_variables
+from tests.testbed.process import TestbedError, foreign_variables
 
 HERMETIC = {
     "AWS_CONFIG_FILE": os.devnull,
@@ -62,7 +63,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if asyncio.run(missing()):
             asyncio.run(build_all())
         if any(item.get_closest_marker("node") for item in session.items):
-            asyncio.run(archives())
+            with contextlib.suppress(TestbedError):  # a fixture says it again, of its tests alone
+                asyncio.run(archives())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -173,14 +173,14 @@ class Weeks:
     def jump(self) -> None:
         """Mostly to about the next tick, sometimes past some, sometimes not so far."""
         far = self.rng.random() < 0.1
-        periods = self.rng.uniform(3, 6) if far else self.rng.uniform(0.3, 2.2)
+        periods = self.rng.uniform(4, 7) if far else self.rng.uniform(0.3, 3)
         self.put(self.now + periods * PERIOD)
 
     async def step(self) -> None:
         """Time goes on, and something may happen."""
         self.journal.clear()
         incidents = (self.nothing, self.killed, self.dead_meanwhile, self.cut_off, self.both)
-        await self.rng.choices(incidents, (50, 18, 10, 15, 7))[0]()
+        await self.rng.choices(incidents, (40, 25, 8, 17, 10))[0]()
         await self.settled()
 
     async def nothing(self) -> None:

@@ -277,7 +277,8 @@ async def test_a_second_operator_leaves_a_living_run_alone(
     await scene.user.until(name, lambda one: one["status"]["phase"] == "Running")
     directory = tmp_path / "second"
     directory.mkdir()
-    second = HastySteward(directory, control_plane)
+    alone = {"ETCD_STEWARD_LEADER_ELECT": "false"}
+    second = HastySteward(directory, control_plane, env=alone)
     second.timing = {**scene.steward.timing, "presumed_dead_after": 60.0}
     async with second:
         scene.store.to_server.resume()

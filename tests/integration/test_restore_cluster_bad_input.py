@@ -188,6 +188,20 @@ async def test_a_damaged_database_with_a_digest_of_the_damage(lost: Lost, tmp_pa
     assert not (tmp_path / "etcd").exists()
 
 
+async def test_a_damaged_database_that_somebody_insists_on(lost: Lost, tmp_path: Path) -> None:
+    data = lost.file.read_bytes()[:-32]
+    data = data.replace(b"\x0a\x07/key/05", b"\x0b\x07/key/05")  # a record that can't be decoded
+    damaged = tmp_path / "etcd.db"
+    damaged.write_bytes(data + hashlib.sha256(data).digest())
+    refused = await restore(damaged, tmp_path / "etcd")
+    assert refused.code == 3
+    told = await restore(damaged, tmp_path / "etcd", more=("--unproven",))
+    assert told.code == 0, told.err
+    assert "what was restored is damaged as well" in told.err
+    assert "none: restored unproven" in told.out
+    assert [path.name for path in (tmp_path / "etcd").iterdir()] == ["member"]
+
+
 async def test_a_snapshot_under_a_corrupt_alarm(tmp_path: Path) -> None:
     corrupt = await lost_etcd(tmp_path / "corrupt", "3.6", keys=3, alarm="CORRUPT")
     said = await restore(corrupt.file, tmp_path / "etcd")

@@ -48,8 +48,8 @@ def _fields(request: "MemberRequest", done: "Restored") -> list[tuple[str, str]]
         ("Snapshot", done.source),
         ("Taken", taken),
         ("Proof", "Structure, before and after" if done.proven else "none: restored unproven"),
-        ("Revision", f"{done.revision}{ended}"),
-        ("Keys", f"{done.keys:,}"),
+        ("Revision", "" if done.revision is None else f"{done.revision}{ended}"),
+        ("Keys", "" if done.keys is None else f"{done.keys:,}"),
         ("Token", done.token),
     ]
 

@@ -63,7 +63,8 @@ async def with_store(
     flags: StoreFlags, url: str | None, work: Callable[[Store], Awaitable[Answer]]
 ) -> Answer:
     """Do `work` with a store that is opened for it."""
-    from etcd_steward.app import open_store  # noqa: PLC0415  # see cli/snapshot.py
+    # Not by way of `app`, which brings along what speaks to etcd and reads databases.
+    from etcd_steward.store import open_store  # noqa: PLC0415  # see cli/snapshot.py
 
     async with open_store(flags.settings(url)) as store:
         return await work(store)

@@ -121,7 +121,7 @@ async def get_backup(store: Store, folder: Folder) -> Backup:
             hint="`etcd-steward snapshot list` shows those that are complete",
         )
     infos = [info async for info in store.list(f"{folder}/proofs/")]
-    return Backup(manifest, await _proofs(_Reader(store), manifest, infos))
+    return Backup(manifest, await _proofs(_Reader(store), folder, manifest, infos))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +142,11 @@ class _Reader:
 
 
 async def _proofs(
-    reader: _Reader, manifest: Manifest, infos: Sequence[ObjectInfo]
+    reader: _Reader, folder: Folder, manifest: Manifest, infos: Sequence[ObjectInfo]
 ) -> tuple[Proof, ...]:
     """The proofs of a backup; the first one is in its manifest, and need not be fetched."""
     first = manifest.proof
-    known = Folder.parse(manifest.folder).proof(first.at) if first is not None else None
+    known = folder.proof(first.at) if first is not None else None
     found = [first if info.key == known else await _proof(reader, info) for info in infos]
     return tuple(proof for proof in found if proof is not None)
 
@@ -258,7 +258,7 @@ async def _read(reader: _Reader, one: Contents) -> Backup | Unreadable | None:
         return None
     except (IntegrityError, Unsupported, Refused) as error:
         return Unreadable(one.folder, error)
-    return Backup(manifest, await _proofs(reader, manifest, one.proofs))
+    return Backup(manifest, await _proofs(reader, one.folder, manifest, one.proofs))
 
 
 async def backups(

@@ -72,9 +72,9 @@ class Restored:
     """False where only `unproven` let it pass."""
     snapshot_revision: int | None
     """Revision at which the snapshot ends; None if it is not proven."""
-    revision: int
-    """Revision from which etcd starts."""
-    keys: int
+    revision: int | None
+    """Revision from which etcd starts; None if what was restored can't be read."""
+    keys: int | None
     alarms: tuple[str, ...]
 
 
@@ -143,8 +143,7 @@ class _Restore:
             left = self.deadline.left()
             await self.tool.restore(file.path, flags, lock=work.lock, timeout=left)
         self.tracker.step = "Checking"
-        result = await asyncio.to_thread(_read_back, made / MEMBER / "snap" / "db")
-        _compare(result, proven, self.request.bump)
+        result = await self._check(made / MEMBER / "snap" / "db", proven)
         with translated(f"Moving what was restored into {self.request.data_dir}"):
             if log is not None and made_log is not None:
                 log.place(made_log)
@@ -167,8 +166,24 @@ class _Restore:
         self.tool.must_suit(needed, bumps=self.request.bump is not None)
         return found
 
+    async def _check(self, path: Path, proven: StructureReport | None) -> StructureReport | None:
+        """Read back what etcdutl wrote; None where it is as damaged as what it was given."""
+        try:
+            result = await asyncio.to_thread(_read_back, path)
+        except IntegrityError as error:
+            if proven is not None:
+                raise
+            self.tracker.report.warning(f"what was restored is damaged as well: {error.message}")
+            return None
+        _compare(result, proven, self.request.bump)
+        return result
+
     def _restored(
-        self, brought: Brought, token: str, proven: StructureReport | None, result: StructureReport
+        self,
+        brought: Brought,
+        token: str,
+        proven: StructureReport | None,
+        result: StructureReport | None,
     ) -> Restored:
         manifest = self.source.manifest
         return Restored(
@@ -178,9 +193,9 @@ class _Restore:
             token=token,
             proven=proven is not None and (manifest is None or manifest.suspect is None),
             snapshot_revision=None if proven is None else proven.revision,
-            revision=result.revision,
-            keys=result.live_keys,
-            alarms=tuple(sorted({alarm.kind for alarm in result.alarms})),
+            revision=None if result is None else result.revision,
+            keys=None if result is None else result.live_keys,
+            alarms=tuple(sorted({alarm.kind for alarm in result.alarms})) if result else (),
         )
 
 

@@ -21,7 +21,8 @@ from etcd_steward.store.s3_client import Connection
 from etcd_steward.store.s3_options import Parameters
 
 _OK: Final = 200
-_FOR_BOTO: Final = {301, 307, 400, 403}
+_ERRORS: Final = 400
+_FOR_BOTO: Final = {400, 403}
 _LONGEST_ERROR: Final = 64 * 1024
 
 
@@ -62,11 +63,12 @@ class PlainGet:
         S3SigV4Auth(frozen, "s3", self._client.meta.region_name).add_auth(request)
         answer = self._send(request.prepare())
         length = answer.headers.get("Content-Length", "")
-        if answer.status_code in _FOR_BOTO or not length.isdecimal():
+        status = answer.status_code
+        if status >= _ERRORS and status not in _FOR_BOTO:
+            raise self._error(answer)
+        if status != _OK or not length.isdecimal():
             answer.raw.close()
             return None
-        if answer.status_code != _OK:
-            raise self._error(answer)
         data: bytes = answer.raw.read(limit + 1)
         if int(length) > len(data):
             answer.raw.close()

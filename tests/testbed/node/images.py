@@ -156,6 +156,7 @@ class _Builder:
                 f"--tag={name}",
                 ROOT,
             )
+        await self._run("rm", "--all")  # what a build that failed has left holds its images
         await self._run("rmi", "--prune")
 
     def _volumes(self) -> list[str]:
