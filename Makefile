@@ -7,7 +7,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test lint format types layers unit demo sandbox bench generate lock image node-test clean
+.PHONY: help setup servers test lint format types layers unit demo sandbox bench generate lock image node-test soak clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -44,6 +44,7 @@ sandbox: servers  ## a control plane, an etcd and an S3 to play with
 
 bench: servers  ## the figures that the documentation names
 	$(PY) -m benchmarks.snapshot --compressed
+	$(PY) -m benchmarks.operator
 
 generate: setup  ## CRDs, schemas and stubs from models and protocol
 	$(PY) tools/generate_crds.py
@@ -63,6 +64,9 @@ image:  ## the container image (needs docker, podman or buildah; BASE=IMAGE name
 node-test: setup  ## deploy/ in Pods on a real Kubernetes node, in namespaces of its own (needs root)
 	@$(PY) -m tests.testbed.node
 	$(PY) -m pytest tests/node
+
+soak: servers  ## ten simulated weeks of an hourly schedule, with kills and outages (about two hours)
+	ETCD_STEWARD_SOAK=hourly $(PY) -m pytest tests/e2e/test_standing_weeks.py -o log_cli=true
 
 clean:  ## remove what was built here; the cache folder of the servers stays
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -175,9 +175,7 @@ def _keyword(key: str, value: Any, definitions: Schema) -> Schema:  # noqa: ANN4
     """What one keyword becomes."""
     if key == "properties":
         return {key: {name: structural(child, definitions) for name, child in value.items()}}
-    if key == "items":
-        return {key: structural(value, definitions)}
-    if key == "additionalProperties":  # a map's values, or that an object is closed
+    if key in {"items", "additionalProperties"}:  # a closed object's are just False
         return {key: structural(value, definitions)} if isinstance(value, dict) else {}
     if key == "const":
         return {"enum": [value]}

@@ -9,6 +9,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from etcd_steward.handlers.elector import LEASE
 from tests.support.users import Object, User
 from tests.testbed import ControlPlane, TestbedError
 from tests.testbed.steward import NAMESPACE, ROOT, install
@@ -215,6 +216,15 @@ async def test_a_user_s_own_overlay_adds_the_service_monitor(
     assert wanted <= service["metadata"]["labels"].items()
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
     assert pod_of(objects)["containers"][0]["image"] == "registry.example.com/es:0.1.0"
+
+
+@pytest.mark.parametrize("folder", SHIPPED)
+async def test_the_role_is_for_the_lease_whatever_else_has_its_name(
+    plane: ControlPlane, folder: str
+) -> None:
+    """Kustomize takes any name in a Role for a reference to what it has given a suffix."""
+    (role,) = named(await rendered(plane, ROOT / folder), "Role")
+    assert [rule.get("resourceNames") for rule in role["rules"]] == [None, [LEASE]]
 
 
 async def test_the_rights_are_those_and_no_more(plane: ControlPlane) -> None:

@@ -21,7 +21,6 @@ KEYWORDS = {
     "type", "properties", "required", "items", "description", "default", "enum", "format",
     "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
     "additionalProperties", "maxProperties",
-    "additionalProperties", "maxProperties",
     "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
 }  # fmt: skip
 

@@ -16,8 +16,8 @@ from etcd_steward.models.kinds import (
     EtcdBackupSpec,
     EtcdBackupStatus,
     EtcdSnapshotStatus,
-    StoreSpec,
 )
+from etcd_steward.models.places import StoreSpec
 from etcd_steward.models.run import Failure
 
 UID = "0a1b2c3d-0000-0000-0000-000000000000"

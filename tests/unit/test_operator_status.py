@@ -17,9 +17,9 @@ from etcd_steward.models.kinds import (
     EtcdBackupSpec,
     EtcdBackupStatus,
     EtcdSnapshotStatus,
-    StoreSpec,
 )
 from etcd_steward.models.manifest import BackupRef, Level, Manifest, Proof, RunRef, StoredFile
+from etcd_steward.models.places import StoreSpec
 from etcd_steward.models.run import Failure, Journal, Progress, Result
 from etcd_steward.units import size
 

@@ -85,6 +85,12 @@ def entry_of(found: CatalogueEntry, namespace: str) -> Entry:
     )
 
 
+def owed(order: Order) -> bool:
+    """Whether a verified success was not followed by a look: it failed, or its operator died."""
+    looked, verified = order.status.looked_time, order.status.last_verified_time
+    return looked is not None and verified is not None and looked <= verified
+
+
 @dataclass(slots=True)
 class Catalogue:
     """The loop that looks through one store after another."""
@@ -108,11 +114,15 @@ class Catalogue:
             prune = context.to_look_through.pop(key, False)
             order = context.order(key)
             if order is not None and order.spec is not None and not order.deleting:
+                prune = prune or owed(order)
                 context.looked[key] = await self._look_through(order, prune=prune)
                 context.touch(key)
 
     def _next(self, now: datetime) -> Key | None:
-        """Who is first: one that somebody wants, one never looked through, one long not so."""
+        """Who is first: one that somebody wants, one never looked through, one long not so.
+
+        A look that a dead operator owed comes as soon as one that was never made.
+        """
         context = self.context
         for key in context.to_look_through:
             return key
@@ -121,7 +131,7 @@ class Catalogue:
             at = self._looked_at(order)
             if order.spec is None or order.deleting or context.busy(order.key):
                 continue
-            if at is None:
+            if at is None or (order.key not in context.looked and owed(order)):
                 return order.key
             if oldest is None or (at, order.key) < oldest:
                 oldest = at, order.key

@@ -19,7 +19,8 @@ from etcd_steward.models.connection import (
     S3Settings,
     StoreSettings,
 )
-from etcd_steward.models.kinds import S3, Encryption, EtcdBackupSpec
+from etcd_steward.models.kinds import EtcdBackupSpec
+from etcd_steward.models.places import S3, Encryption
 
 
 async def resolve_etcd(

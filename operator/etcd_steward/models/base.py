@@ -26,3 +26,6 @@ No model that holds one may be logged or stored as JSON.
 
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{1,16}$")]
 """A 64-bit ID (cluster, member, lease) in lower-case hex: JSON numbers lose bits above 2^53."""
+
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+"""Name of a Kubernetes object."""
