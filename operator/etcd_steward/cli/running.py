@@ -38,6 +38,8 @@ async def _cancellable(work: Coroutine[Any, Any, Result], stopping: str) -> Resu
 
     def stop(signum: int, _frame: FrameType | None) -> None:
         # Python's own handler rather than the loop's: it also runs while the loop is busy.
+        if loop.is_closed():  # the work is done, and its result is being printed
+            os._exit(128 + signum)
         if received:
             os.write(2, f"\n{_AT_ONCE}\n".encode())
             os._exit(128 + signum)

@@ -116,7 +116,7 @@ class Retention(Model):
     )
     keep_within: Duration | None = Field(
         default=None,
-        description="Keep all that are no older than this, seen from the newest one.",
+        description="Keep all that are younger than this, seen from the newest one.",
         examples=["30d"],
     )
 
