@@ -177,7 +177,7 @@ class Kube:
             insecure=not configuration.verify_ssl,
             cert_file=configuration.cert_file,
             key_file=configuration.key_file,
-            token=SecretStr(header.removeprefix("Bearer ")) if header else None,
+            token=SecretStr(header.partition(" ")[2]) if header else None,  # `Bearer` or `bearer`
         )
 
     async def secret(self, where: Key) -> Secret:

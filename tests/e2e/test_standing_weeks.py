@@ -364,7 +364,7 @@ async def weeks(
         await control_plane.kubectl("delete", "esnap", "--all", f"--namespace={NAMESPACE}")
 
 
-@pytest.mark.timeout(12 * 3600 if HOURLY else 900)
+@pytest.mark.timeout(12 * 3600 if HOURLY else 1800)
 async def test_no_tick_is_lost_or_doubled_in_ten_weeks(
     weeks: Weeks, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ A small server gives the answers that a healthy API server does not: the faults 
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from kubernetes.aio.config import incluster_config
 
 from etcd_steward.errors import (
     AlreadyExists,
@@ -129,6 +131,26 @@ async def test_nobody_there_is_unavailable(kube: Kube, tmp_path: Path) -> None:
 async def test_a_kubeconfig_that_is_none_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="--kubeconfig"):
         await Kube.connect(tmp_path / "absent")
+
+
+async def test_a_pod_hands_its_own_token_on(
+    kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a Pod the client writes `bearer` in lower case; kopf must get the bare token there too."""
+    token, ca = tmp_path / "token", tmp_path / "ca.crt"
+    await asyncio.to_thread(token.write_text, "from-the-pod")
+    await asyncio.to_thread(ca.write_text, "not looked into before the first call")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(ca))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
+    pod = await Kube.connect(None)
+    credentials = await pod.credentials()
+    await pod.aclose()
+    assert credentials.token is not None
+    assert credentials.token.get_secret_value() == "from-the-pod"
+    assert (await kube.credentials()).server != credentials.server
 
 
 async def test_credentials_do_not_print(kube: Kube) -> None:

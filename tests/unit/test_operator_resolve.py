@@ -11,14 +11,8 @@ from etcd_steward.errors import InvalidInput, NotFound, Refused
 from etcd_steward.handlers.resolve import resolve_etcd, resolve_store
 from etcd_steward.kube import Key, Kube, Secret
 from etcd_steward.models.connection import S3Settings
-from etcd_steward.models.kinds import (
-    S3,
-    Encryption,
-    Etcd,
-    EtcdBackupSpec,
-    SecretName,
-    StoreSpec,
-)
+from etcd_steward.models.kinds import Etcd, EtcdBackupSpec, SecretName
+from etcd_steward.models.places import S3, Encryption, StoreSpec
 from etcd_steward.models.run import SpoolSettings
 
 CONFIG = OperatorConfig(

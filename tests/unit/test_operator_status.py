@@ -267,9 +267,11 @@ def test_what_an_earlier_order_left_in_the_store_counts_as_a_backup() -> None:
 
 
 def test_a_look_through_the_store_is_told() -> None:
-    looked = Looked(LATER, cluster="1f0c9a3e", cluster_id="cd", kept=3, frozen="the clock is wrong")
-    status = backup_status(order(), [], NOW, looked=looked)
-    assert (status.cluster, status.cluster_id, status.kept) == ("1f0c9a3e", "cd", 3)
+    looked = Looked(LATER, cluster="1f0c9a3e", cluster_id="cd", frozen="the clock is wrong")
+    foreign = complete().model_copy(update={"kept": ("not ours",)})
+    runs = [make_run("a", complete()), make_run("b", foreign), make_run("c", failed())]
+    status = backup_status(order(), runs, NOW, looked=looked)
+    assert (status.cluster, status.cluster_id, status.kept) == ("1f0c9a3e", "cd", 1)
     assert status.looked_time == words.timestamp(LATER)
     frozen = transition.find_condition(status.conditions, "RetentionFrozen")
     assert frozen is not None
@@ -279,11 +281,11 @@ def test_a_look_through_the_store_is_told() -> None:
 def test_a_look_that_failed_is_told_until_a_run_knows_better() -> None:
     looked = Looked(LATER, failure="no such bucket")
     before = make_run("a", complete(10))
-    status = backup_status(order(kept=3), [before], NOW, looked=looked)
+    status = backup_status(order(), [before], NOW, looked=looked)
     store = transition.find_condition(status.conditions, "StoreAvailable")
     assert store is not None
     assert (store.status, store.message) == ("False", "no such bucket")
-    assert status.kept == 3
+    assert status.kept == 1
     status = backup_status(order(), [make_run("b", complete(500))], NOW, looked=looked)
     store = transition.find_condition(status.conditions, "StoreAvailable")
     assert store is not None

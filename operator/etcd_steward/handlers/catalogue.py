@@ -167,7 +167,6 @@ class Catalogue:
             began,
             cluster=outcome.cluster,
             cluster_id=outcome.cluster_id,
-            kept=outcome.kept,
             frozen=outcome.frozen,
         )
 

@@ -6,7 +6,13 @@ from datetime import datetime
 
 from etcd_steward.errors import StewardError
 from etcd_steward.handlers import words
-from etcd_steward.handlers.status import Holds, find_condition, is_terminal, set_condition
+from etcd_steward.handlers.status import (
+    Holds,
+    find_condition,
+    is_terminal,
+    set_condition,
+    verified,
+)
 from etcd_steward.kube import Key, Version
 from etcd_steward.metrics import BackupFigures
 from etcd_steward.models.kinds import (
@@ -67,6 +73,15 @@ class Run:
         """Whether it left a backup."""
         return self.status.phase == "Complete" and self.status.artifact is not None
 
+    @property
+    def counts(self) -> bool:
+        """Whether it left a verified backup that retention looks after."""
+        return self.complete and verified(self.status) and NOT_OURS not in self.status.kept
+
+
+NOT_OURS = "not ours"
+"""Why a backup of another cluster is kept."""
+
 
 def of_order(order: Order, runs: Sequence[Run]) -> list[Run]:
     """The runs of this very EtcdBackup, not of one that had its name before.
@@ -99,7 +114,6 @@ class Looked:
     at: datetime
     cluster: str | None = None
     cluster_id: str | None = None
-    kept: int | None = None
     frozen: str | None = None
     """Why retention may delete nothing."""
     failure: str | None = None
@@ -132,6 +146,7 @@ def backup_status(
         "observed_generation": order.generation,
         "active": len(under_way),
         "active_snapshot_name": active.key.name if active else None,
+        "kept": sum(run.counts for run in complete),
         "conditions": _conditions(order, active, last, now, problem=problem, looked=looked),
     }
     if last is not None:
@@ -144,14 +159,13 @@ def backup_status(
             "last_url": best.status.artifact.url,
             "last_size": best.status.artifact.size,
         }
-    verified = [run.status.verification.time for run in complete if run.status.verification]
-    if verified:
-        changes["last_verified_time"] = max(verified)
+    proven = [run.status.verification.time for run in complete if run.status.verification]
+    if proven:
+        changes["last_verified_time"] = max(proven)
     if looked is not None and looked.failure is None:
         changes |= {
             "cluster": looked.cluster,
             "cluster_id": looked.cluster_id,
-            "kept": looked.kept,
             "looked_time": words.timestamp(looked.at),
         }
     return old.model_copy(update=changes)
