@@ -249,7 +249,9 @@ STRANGERS: list[tuple[bytes, str, type[StewardError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "name", "kind", "words"), STRANGERS)
+@pytest.mark.parametrize(
+    ("data", "name", "kind", "words"), STRANGERS, ids=[words for *_, words in STRANGERS]
+)
 async def test_what_is_no_snapshot_is_named_for_what_it_is(
     spool: Spool, data: bytes, name: str, kind: type[StewardError], words: str
 ) -> None:

@@ -52,7 +52,7 @@ def follow(
         status=status,
         spec=EtcdBackupSpec(store=StoreSpec()),
     )
-    catalogue.context.order_index = {KEY: [order]}
+    catalogue.context.inventory.see_order(order, gone=False)
 
 
 def test_a_store_is_looked_through_when_it_never_was_or_not_for_long(catalogue: Catalogue) -> None:

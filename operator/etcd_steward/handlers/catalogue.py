@@ -102,7 +102,7 @@ class Catalogue:
     async def run(self) -> None:
         """Look wherever somebody wants it, and elsewhere from time to time, for ever."""
         context = self.context
-        await context.changed.wait()
+        await context.inventory.complete.wait()
         while True:
             key = self._next(datetime.now(UTC)) if context.leads() else None
             if key is None:

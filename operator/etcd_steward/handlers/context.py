@@ -4,13 +4,14 @@ import asyncio
 import contextvars
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from etcd_steward.config import OperatorConfig
 from etcd_steward.handlers.child import RUNNER, Limits
 from etcd_steward.handlers.elector import Election, Elector
+from etcd_steward.handlers.inventory import Inventory
 from etcd_steward.handlers.standing import Looked, Order, Run
 from etcd_steward.handlers.waits import sleep_unless
 from etcd_steward.kube import Key, Kube
@@ -46,7 +47,7 @@ class Timing:
     clock that was set is noticed."""
     look_every: float = 3600.0
     """How often a store is looked through though nothing has happened."""
-    look_pace: float = 120.0
+    look_pace: float = 300.0
     """Between two such looks: each is a process, and there may be hundreds of EtcdBackups."""
     look_within: float = 300.0
     """To look through one store."""
@@ -84,10 +85,7 @@ class Context:
     elector: Elector | None = None
     """None: there is no other operator."""
     command: Sequence[str] = RUNNER
-    order_index: Mapping[Key, Collection[Order]] = field(default_factory=dict)
-    """kopf's index of all EtcdBackups; each key holds one."""
-    run_index: Mapping[Key, Collection[Run]] = field(default_factory=dict)
-    """kopf's index of all EtcdSnapshots, by the EtcdBackup that they name."""
+    inventory: Inventory = field(default_factory=Inventory)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by each event of a watch; the scheduler waits for it."""
     dirty: set[Key] = field(default_factory=set)
@@ -143,16 +141,16 @@ class Context:
 
     def order(self, key: Key) -> Order | None:
         """One EtcdBackup, as the watch shows it."""
-        return next(iter(self.order_index.get(key, ())), None)
+        return self.inventory.orders.get(key)
 
     def runs_of(self, backup: Key) -> list[Run]:
         """All EtcdSnapshots that name an EtcdBackup."""
-        return list(self.run_index.get(backup, ()))
+        return list(self.inventory.runs.get(backup, {}).values())
 
     def orders(self) -> list[Order]:
         """All EtcdBackups, as the watch shows them."""
-        return [order for held in self.order_index.values() for order in held]
+        return list(self.inventory.orders.values())
 
     def runs(self) -> list[Run]:
         """All EtcdSnapshots, as the watch shows them."""
-        return [run for held in self.run_index.values() for run in held]
+        return [run for held in self.inventory.runs.values() for run in held.values()]

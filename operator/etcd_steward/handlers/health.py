@@ -23,6 +23,11 @@ from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, Version
 
 log = logging.getLogger(__name__)
 
+FIRST = 0.1
+"""Seconds between the first two comparisons; then ever more, until everything was seen."""
+COST = 100.0
+"""A comparison may take a hundredth of a core: with thousands of objects it is made less often."""
+
 Seen = Mapping[Key, Version]
 
 
@@ -85,14 +90,22 @@ class Health:
     )
 
     async def watch(self) -> None:
-        """Compare from time to time, for ever."""
+        """Compare from time to time, for ever; at first until everything was seen once."""
+        timing, complete = self.context.timing, self.context.inventory.complete
+        pause = FIRST
         while True:
+            began = time.thread_time()
             try:
                 await self.compare()
             except StewardError as error:
                 self.words = str(error)
                 log.warning("the watches can't be checked: %s", error)
-            await asyncio.sleep(self.context.timing.check_every)
+            cost = time.thread_time() - began
+            if complete.is_set():
+                pause = min(max(timing.check_every, cost * COST), timing.not_ready_after / 2)
+            else:
+                pause = min(max(pause * 2, cost * 4), timing.check_every)
+            await asyncio.sleep(pause)
 
     async def compare(self) -> None:
         """Compare what the watches have shown with what there is."""
@@ -103,6 +116,8 @@ class Health:
             overdue.compare(listed, shown, time.monotonic())
         self.answered_at = time.monotonic()
         self.compared = True
+        if not any(overdue.since for overdue in self.overdue.values()):
+            self.context.inventory.complete.set()
 
     def not_ready(self) -> list[str]:
         """Why the operator can't do its work now; empty if it can."""

@@ -1,6 +1,6 @@
 """Everything that the operator reacts to, on one screen, and how a resource is read.
 
-EtcdBackups are followed by index and events alone: no timer, no finalizer. Each active EtcdSnapshot
+EtcdBackups are followed by events alone: no timer, no finalizer. Each active EtcdSnapshot
 has a daemon, which holds the finalizer for as long as it runs. (A long job inside a handler of
 changes would swallow updates and deletions meanwhile; timers leave a finalizer for ever.)
 """
@@ -58,10 +58,6 @@ def register(registry: kopf.OperatorRegistry, context: Context) -> None:
 
 
 def _register_process(registry: kopf.OperatorRegistry, context: Context) -> None:
-    @kopf.on.startup(registry=registry)
-    async def startup(**indices: Any) -> None:  # noqa: ANN401
-        context.order_index, context.run_index = indices["orders"], indices["runs"]
-
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401
         return await connection(context)
@@ -72,24 +68,19 @@ def _register_process(registry: kopf.OperatorRegistry, context: Context) -> None
 
 
 def _register_watches(registry: kopf.OperatorRegistry, context: Context) -> None:
-    @kopf.index(*_BACKUPS, registry=registry, id="orders")
-    async def orders(body: Body, **_: Any) -> dict[Key, Order]:  # noqa: ANN401
-        return {key_of(body): order_of(body)}
-
-    @kopf.index(*_SNAPSHOTS, registry=registry, id="runs")
-    async def runs(body: Body, **_: Any) -> dict[Key, Run]:  # noqa: ANN401
-        run = run_of(body)
-        return {run.backup: run}
-
     @kopf.on.event(*_BACKUPS, registry=registry)
-    async def order_changed(body: Body, **_: Any) -> None:  # noqa: ANN401
+    async def order_changed(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002, ANN401
         context.surroundings = context.surroundings or contextvars.copy_context()
-        context.touch(key_of(body))
+        order = order_of(body)
+        context.inventory.see_order(order, gone=type == "DELETED")
+        context.touch(order.key)
 
     @kopf.on.event(*_SNAPSHOTS, registry=registry)
-    async def run_changed(body: Body, **_: Any) -> None:  # noqa: ANN401
+    async def run_changed(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002, ANN401
         context.surroundings = context.surroundings or contextvars.copy_context()
-        context.touch(run_of(body).backup)
+        run = run_of(body)
+        context.inventory.see_run(run, gone=type == "DELETED")
+        context.touch(run.backup)
 
 
 def _register_runs(registry: kopf.OperatorRegistry, context: Context) -> None:
@@ -244,13 +235,18 @@ def order_of(body: Body) -> Order:
     )
 
 
+_NOT_KEPT: Final = dict.fromkeys(
+    ("backup_spec", "progress", "heartbeat_time", "message", "duration", "observed_generation")
+)
+
+
 def run_of(body: Body) -> Run:
-    """An EtcdSnapshot, as far as the scheduler needs it."""
+    """An EtcdSnapshot, as far as the scheduler needs it: there may be thousands."""
     return Run(
         key=key_of(body),
         version=version_of(body),
         backup_name=body["spec"]["backupName"],
         created=words.moment(body["metadata"]["creationTimestamp"]),
-        status=snapshot_status(body),
+        status=snapshot_status(body).model_copy(update=_NOT_KEPT),
         found_in=body["metadata"].get("annotations", {}).get(FOUND_IN),
     )

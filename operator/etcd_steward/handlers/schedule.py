@@ -47,7 +47,7 @@ class Scheduler:
     async def run(self) -> None:
         """Look at orders whenever they have changed or something is due, for ever."""
         context = self.context
-        await context.changed.wait()  # the first event comes once kopf has listed both kinds
+        await context.inventory.complete.wait()
         while True:
             context.changed.clear()
             if context.leads():
