@@ -294,6 +294,34 @@ async def test_what_others_put_there_stays(
         assert len(left) == len(foreign) + 2 * 2 + 3
 
 
+async def test_ten_thousand_objects_of_others_hide_nothing(
+    etcd: EtcdCluster, me: Identity, local: LocalSettings, store: Store
+) -> None:
+    """Some in our own run's folder, some beside it, some that look like backups, or nearly so."""
+    ours = mine(me, 0, 1)
+    await put(store, *ours)
+    before = await keys(store)
+    beside = ours[0].folder.rpartition("/")[0]
+
+    def litter() -> None:
+        for number in range(10_000):
+            folder = (beside, ours[1].folder, "logs/2026", f"{beside}/not-a-run")[number % 4]
+            path = local.path / folder / f"{number}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    await asyncio.to_thread(litter)
+    found, entries = await look(local, connection(etcd))
+    assert found.pruned == (ours[0].folder,)
+    assert folders(entries) == [ours[1].folder]
+    assert found.unreadable == ()
+    left = await keys(store)
+    assert sum(key.endswith(".txt") for key in left) == 10_000
+    assert {key for key in left if not key.endswith(".txt")} == {
+        key for key in before if not key.startswith(ours[0].folder)
+    }
+
+
 async def test_a_store_that_was_emptied_holds_nothing(
     etcd: EtcdCluster, me: Identity, settings: StoreSettings
 ) -> None:
