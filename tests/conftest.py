@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from unittest import mock
 
 import pytest
+from hypothesis import settings
 
 from tests.testbed import ControlPlane, EtcdCluster, SeaweedFS
 from tests.testbed.binaries import build_all, missing, optional_missing
@@ -25,6 +26,8 @@ FORGOTTEN = {name: os.environ[name] for name in foreign_variables()}
 
 def pytest_configure(config: pytest.Config) -> None:
     """Forget what this shell says about etcd, AWS, Kubernetes and proxies: tests say it."""
+    settings.register_profile("etcd-steward", deadline=None)  # how busy a machine is, is no fault
+    settings.load_profile("etcd-steward")
     config.addinivalue_line("markers", "etcd34: needs etcd 3.4; left out where there is none")
     config.addinivalue_line("markers", "node: needs a Kubernetes node; left out where none can be")
     for name in FORGOTTEN:
