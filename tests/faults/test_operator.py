@@ -80,6 +80,14 @@ class Scene:
         stored = await self.s3.objects(self.bucket, "")
         return [key for key in stored if key.endswith("/manifest.json")]
 
+    async def no_process(self) -> None:
+        """Wait until the operator has no child; a look through the store may just be under way."""
+
+        async def none() -> bool:
+            return not children(self.steward.server.pid)
+
+        await wait_until(none, "no process of the operator's is left")
+
     async def nothing_but(self, made: Object) -> None:
         """Exactly one complete backup lies there, the one that the record shows."""
         assert condition(made, "Complete")["status"] == "True", made["status"]
@@ -295,7 +303,7 @@ async def test_deleted_in_mid_run(scene: Scene) -> None:
     await scene.user.delete("esnap", name, timeout=30)
     assert not await scene.open_uploads()
     assert not await scene.s3.objects(scene.bucket, "")
-    assert not children(scene.steward.server.pid)
+    await scene.no_process()
 
 
 async def test_deleted_while_the_operator_was_dead(scene: Scene) -> None:
