@@ -56,6 +56,10 @@ async def test_the_longest_name_is_taken_with_defaults(user: User) -> None:
         "store": {"s3": {"bucket": "etcd-backups", "forcePathStyle": False, "prefix": ""}},
         "attempts": 3,
         "activeDeadlineSeconds": 3600,
+        "timeZone": "Etc/UTC",
+        "suspend": False,
+        "deletionPolicy": "Retain",
+        "failedHistoryLimit": 3,
     }
 
 

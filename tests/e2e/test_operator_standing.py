@@ -288,6 +288,7 @@ async def test_a_backup_goes_with_its_record_if_that_is_the_policy(
     await user.apply(backup(name, spec))
     first, second = [await asked_for(user, name, str(number)) for number in range(2)]
     await until(user, name, "both are kept", lambda one: one["status"].get("kept") == 2)
+    await user.until(first["metadata"]["name"], lambda one: one["metadata"].get("finalizers"))
     await user.delete("esnap", first["metadata"]["name"])
     assert await manifests(seaweedfs, bucket) == {folder_of(second, bucket)}
     # With the order gone nothing in the store goes any more.

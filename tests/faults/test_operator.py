@@ -300,7 +300,7 @@ async def test_deleted_in_mid_run(scene: Scene) -> None:
     name = await scene.declare("deleted")
     await scene.store.forwarded(Direction.TO_SERVER, UPLOADED)
     assert await scene.open_uploads()
-    await scene.user.delete("esnap", name, timeout=30)
+    await scene.user.delete("esnap", name, timeout=90)
     assert not await scene.open_uploads()
     assert not await scene.s3.objects(scene.bucket, "")
     await scene.no_process()

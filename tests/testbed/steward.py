@@ -21,10 +21,15 @@ NAMESPACE = "etcd-steward"
 
 
 async def install(kubernetes: ControlPlane) -> None:
-    """Apply all of deploy/, the CRDs included, and wait until the API server serves them."""
+    """Apply all of deploy/, the CRDs included, and wait until the API server serves them.
+
+    Nothing of ours is there afterwards: what earlier tests have left would be looked after too.
+    """
     await kubernetes.kubectl("apply", "--server-side", "--kustomize", ROOT / "deploy")
     names = ("crd/etcdbackups.etcdsteward.io", "crd/etcdsnapshots.etcdsteward.io")
     await kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    for kind in ("etcdbackups", "etcdsnapshots"):
+        await kubernetes.kubectl("delete", kind, "--all", "--all-namespaces", "--wait=false")
 
 
 async def create_secrets(kubernetes: ControlPlane, s3: SeaweedFS) -> None:

@@ -40,8 +40,8 @@ class KeyHash:
 
     def __init__(self) -> None:
         generator = np.random.default_rng()
-        odd = generator.integers(0, 1 << 64, size=4, dtype=np.uint64) | np.uint64(1)
-        self._one, self._two, self._three, self._four = odd
+        odd = generator.integers(0, 1 << 64, size=5, dtype=np.uint64) | np.uint64(1)
+        self._one, self._two, self._three, self._four, self._five = odd
         self._seed = generator.integers(0, 1 << 64, dtype=np.uint64)
         self._table = self._secrets(0, 64)
 
@@ -78,9 +78,14 @@ class KeyHash:
         return x
 
     def _mix(self, text: Words, secrets: Words) -> Words:
+        # All of splitmix64's steps: without its last ones the words' sum is a linear function, and
+        # keys that differ in one bit of two words, once up and once down, collide far too often.
         mixed: Words = (text ^ secrets) * self._one
-        mixed ^= mixed >> np.uint64(32)
+        mixed ^= mixed >> np.uint64(30)
         mixed *= self._two
+        mixed ^= mixed >> np.uint64(27)
+        mixed *= self._five
+        mixed ^= mixed >> np.uint64(31)
         return mixed
 
     def _finish(self, total: Words, length: Offsets) -> Words:
