@@ -13,9 +13,19 @@ import yaml
 
 from etcd_steward.errors import NotFound
 from etcd_steward.kube import BACKUPS, Key, Kube, version_of
-from tests.support.users import HastySteward, Object, User, backup, condition, run, s3_store, secret
+from tests.support.users import (
+    HastySteward,
+    Object,
+    User,
+    backup,
+    condition,
+    installed,
+    run,
+    s3_store,
+    secret,
+)
 from tests.testbed import ControlPlane, EtcdCluster, SeaweedFS, wait_until
-from tests.testbed.steward import NAMESPACE, ROOT, Steward, install
+from tests.testbed.steward import NAMESPACE, ROOT, Steward
 
 SAMPLES = ROOT / "deploy" / "samples"
 
@@ -25,8 +35,7 @@ async def steward(
     control_plane: ControlPlane, seaweedfs: SeaweedFS, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Steward]:
     """The operator, with Secret `s3` in its namespace."""
-    await install(control_plane)
-    await User(control_plane).apply(secret("s3", seaweedfs.environment()))
+    await installed(control_plane, seaweedfs)
     operator = HastySteward(tmp_path_factory.mktemp("steward"), control_plane)
     operator.timing = {"refusal_patience": 3.0, "backup_patience": 4.0, "progress_every": 1.0}
     async with operator:

@@ -8,9 +8,19 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.support.users import HastySteward, Object, User, backup, condition, run, s3_store, secret
+from tests.support.users import (
+    HastySteward,
+    Object,
+    User,
+    backup,
+    condition,
+    installed,
+    run,
+    s3_store,
+    secret,
+)
 from tests.testbed import ControlPlane, SeaweedFS, wait_until
-from tests.testbed.steward import NAMESPACE, Steward, install
+from tests.testbed.steward import NAMESPACE, Steward
 
 ASK = "etcdsteward.io/requestedAt"
 
@@ -20,8 +30,7 @@ async def steward(
     control_plane: ControlPlane, seaweedfs: SeaweedFS, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Steward]:
     """The operator, which looks through its stores every few seconds."""
-    await install(control_plane)
-    await User(control_plane).apply(secret("s3", seaweedfs.environment()))
+    await installed(control_plane, seaweedfs)
     operator = HastySteward(tmp_path_factory.mktemp("steward"), control_plane)
     operator.timing = {"look_every": 3.0, "look_pace": 1.0, "check_every": 1.0}
     async with operator:

@@ -7,6 +7,7 @@ from etcd_steward.models.connection import S3Settings
 from etcd_steward.models.ports import OpenUpload, Store, Written
 from etcd_steward.store import open_store
 from etcd_steward.store.parts import MIB
+from tests.faults.fake_s3 import FakeS3
 from tests.testbed import SeaweedFS
 
 PART = 5 * MIB
@@ -24,6 +25,18 @@ def settings_for(server: SeaweedFS, bucket: str, **changed: object) -> S3Setting
         "secret_key": server.secret_key,
         "retry_seconds": 60,
         "connect_timeout": 2,
+        "read_timeout": 4,
+    }
+    return S3Settings.model_validate(given | changed)
+
+
+def fake_settings(fake: FakeS3, **changed: object) -> S3Settings:
+    given = {
+        "bucket": "bucket",
+        "endpoint": fake.endpoint,
+        "access_key": "AK",
+        "secret_key": SECRET,
+        "retry_seconds": 10,
         "read_timeout": 4,
     }
     return S3Settings.model_validate(given | changed)

@@ -29,6 +29,7 @@ from tests.faults.s3_support import (
     DATA,
     SECRET,
     everything_said,
+    fake_settings,
     listed,
     opened,
     write,
@@ -104,18 +105,6 @@ class TestSettings:
 def fake() -> Iterator[FakeS3]:
     with fake_s3() as server:
         yield server
-
-
-def fake_settings(fake: FakeS3, **changed: object) -> S3Settings:
-    given = {
-        "bucket": "bucket",
-        "endpoint": fake.endpoint,
-        "access_key": "AK",
-        "secret_key": SECRET,
-        "retry_seconds": 10,
-        "read_timeout": 4,
-    }
-    return S3Settings.model_validate(given | changed)
 
 
 @pytest.fixture

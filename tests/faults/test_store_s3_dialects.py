@@ -18,10 +18,9 @@ from etcd_steward.engine.check_store import check_store
 from etcd_steward.engine.findings import Verdict
 from etcd_steward.engine.readback import read_back
 from etcd_steward.errors import AlreadyExists, InvalidInput, Throttled, Unauthorized, Unsupported
-from etcd_steward.models.connection import S3Settings
 from etcd_steward.models.ports import Store
 from tests.faults.fake_s3 import FakeS3, Said, fake_s3
-from tests.faults.s3_support import DATA, PART, SECRET, opened, write
+from tests.faults.s3_support import DATA, PART, fake_settings, opened, write
 from tests.support.runs import Heard, connection, snapshot_request
 from tests.testbed import EtcdCluster, FaultProxy
 
@@ -41,21 +40,9 @@ def fake() -> Iterator[FakeS3]:
         yield server
 
 
-def settings(fake: FakeS3, **changed: object) -> S3Settings:
-    given = {
-        "bucket": "bucket",
-        "endpoint": fake.endpoint,
-        "access_key": "AK",
-        "secret_key": SECRET,
-        "retry_seconds": 10,
-        "read_timeout": 4,
-    }
-    return S3Settings.model_validate(given | changed)
-
-
 @pytest.fixture
 async def store(fake: FakeS3) -> AsyncIterator[Store]:
-    async with opened(settings(fake)) as through:
+    async with opened(fake_settings(fake)) as through:
         yield through
 
 
@@ -109,7 +96,7 @@ class TestChecksums:
         port = int(fake.endpoint.rpartition(":")[2])
         async with (
             FaultProxy(port) as proxy,
-            opened(settings(fake, endpoint=proxy.address())) as store,
+            opened(fake_settings(fake, endpoint=proxy.address())) as store,
         ):
             proxy.to_server.corrupt_at = PART + PART // 2
             await write(store)
@@ -175,7 +162,7 @@ class TestSaid:
         fake.conditions = "ignored"
         heard = Heard()
         result = await take_snapshot(
-            snapshot_request(connection(etcd), settings(fake), tmp_path / "spool"), heard
+            snapshot_request(connection(etcd), fake_settings(fake), tmp_path / "spool"), heard
         )
         assert result.manifest.proof is not None
         assert result.manifest.proof.read_back == "whole"
@@ -199,7 +186,7 @@ class TestTrouble:
 
     async def test_a_wait_longer_than_there_is_time_ends_it(self, fake: FakeS3) -> None:
         fake.say("Head", *[Said(503, "SlowDown", headers={"Retry-After": "3600"})] * 9)
-        async with opened(settings(fake, retry_seconds=2)) as store:
+        async with opened(fake_settings(fake, retry_seconds=2)) as store:
             started = time.monotonic()
             with pytest.raises(Throttled, match=r"asks to slow down.*tried for \d+ s"):
                 await store.find("k")
@@ -222,7 +209,7 @@ class TestTrouble:
 class TestEncryption:
     async def test_headers_of_kms(self, fake: FakeS3) -> None:
         sse = {"type": "KMS", "kmsKeyID": "alias/backups"}
-        async with opened(settings(fake, sse=sse, tags={"team": "a b", "x": "ü"})) as store:
+        async with opened(fake_settings(fake, sse=sse, tags={"team": "a b", "x": "ü"})) as store:
             await store.put_new("m", b"x")
             await write(store)
         for operation in ("Put", "Create"):
@@ -243,7 +230,7 @@ class TestEncryption:
     async def test_refusals_of_the_server(
         self, fake: FakeS3, status: int, code: str, words: str
     ) -> None:
-        async with opened(settings(fake, sse={"type": "KMS", "kmsKeyID": "none"})) as store:
+        async with opened(fake_settings(fake, sse={"type": "KMS", "kmsKeyID": "none"})) as store:
             for operation, call in (("Put", store.put_new("m", b"")), ("Create", write(store))):
                 fake.say(operation, *[Said(status, code)] * 3)
                 with pytest.raises(InvalidInput, match=words):

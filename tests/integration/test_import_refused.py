@@ -47,13 +47,20 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :]
 
 
+def root_page(data: bytes) -> int:
+    """Where the root page begins, by the newer meta page; any other page might be a free one."""
+    metas = (data[at + 16 : at + 80] for at in (0, 4096))
+    newer = max(metas, key=lambda meta: int.from_bytes(meta[48:56], "little"))
+    return int.from_bytes(newer[16:24], "little") * 4096
+
+
 DAMAGE: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("flipped.db", lambda data: flipped(data, len(data) // 2), "does not have the digest"),
     ("digest.db", lambda data: flipped(data, len(data) - 1), "does not have the digest"),
     ("short.db", lambda data: data[: len(data) // 2 + 7], "cut short"),
     ("pages.db", lambda data: data[: 4096 * 5], "counts"),
     ("page.db", lambda data: flipped(data, 16 + 8)[:-32], "meta"),
-    ("header.db", lambda data: flipped(data, 2 * 4096)[:-32], "page"),
+    ("header.db", lambda data: flipped(data, root_page(data))[:-32], "page"),
     ("short.gz", lambda data: gzip.compress(data)[:-9], "gzip"),
     ("short.zst", lambda data: zstd.compress(data)[:-9], "zstd"),
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.testbed import ControlPlane, SeaweedFS, TestbedError, wait_until
 from tests.testbed.process import Server
-from tests.testbed.steward import NAMESPACE, Steward
+from tests.testbed.steward import NAMESPACE, Steward, install
 
 Object = dict[str, Any]
 API_VERSION = "etcdsteward.io/v1alpha1"
@@ -170,6 +170,12 @@ def port_of(url: str) -> int:
     found = re.search(r":(\d+)$", url)
     assert found is not None
     return int(found[1])
+
+
+async def installed(plane: ControlPlane, s3: SeaweedFS) -> None:
+    """Install the operator, with Secret `s3` in its namespace; it does not run yet."""
+    await install(plane)
+    await User(plane).apply(secret("s3", s3.environment()))
 
 
 class HastySteward(Steward):

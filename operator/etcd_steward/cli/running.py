@@ -7,10 +7,25 @@ from collections.abc import Coroutine
 from types import FrameType
 from typing import Any, TypeVar
 
+import click
+
+from etcd_steward.cli.framework import Option
+from etcd_steward.cli.values import DURATION
+
 Result = TypeVar("Result")
 
 _STOPPING = "Stopping: what was begun is undone, in the store and in the spool."
 _AT_ONCE = "Stopped at once. The next run that uses this spool cleans up what was left."
+
+
+timeout_option = click.option(
+    "--timeout",
+    cls=Option,
+    type=DURATION,
+    default=3600.0,
+    metavar="DURATION",
+    help="How long all of it may take.  [default: 1h]",
+)
 
 
 class Interrupted(Exception):  # what happened, not what went wrong

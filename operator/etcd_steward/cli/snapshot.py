@@ -12,7 +12,7 @@ from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option, Verb, Verbs
 from etcd_steward.cli.output import emit, output_option, warn
 from etcd_steward.cli.progress import progress_option, reporting
-from etcd_steward.cli.running import run
+from etcd_steward.cli.running import run, timeout_option
 from etcd_steward.cli.snapshot_delete import delete, prune
 from etcd_steward.cli.snapshot_find import (
     SOMETHING_TO_LOOK_AT,
@@ -26,7 +26,6 @@ from etcd_steward.cli.snapshot_import import import_snapshot
 from etcd_steward.cli.snapshot_list import list_snapshots
 from etcd_steward.cli.snapshot_output import as_json, describe, proof_in_words, view
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
-from etcd_steward.cli.values import DURATION
 from etcd_steward.config import EtcdFlags
 from etcd_steward.models.manifest import BackupRef, Level, Manifest, Proof, RunRef
 from etcd_steward.models.ports import Store
@@ -100,14 +99,7 @@ etcd-steward snapshot save --store file:///var/backups/etcd -o json | jq .revisi
     metavar="PREFIX",
     help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
 )
-@click.option(
-    "--timeout",
-    cls=Option,
-    type=DURATION,
-    default=3600.0,
-    metavar="DURATION",
-    help="How long all of it may take.  [default: 1h]",
-)
+@timeout_option
 @output_option
 @progress_option
 def save(  # noqa: PLR0917  # one for each flag, all passed by name

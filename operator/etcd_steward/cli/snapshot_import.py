@@ -12,10 +12,9 @@ import click
 from etcd_steward.cli.framework import Option, Verb
 from etcd_steward.cli.output import emit, output_option
 from etcd_steward.cli.progress import progress_option, reporting
-from etcd_steward.cli.running import run
+from etcd_steward.cli.running import run, timeout_option
 from etcd_steward.cli.snapshot_output import as_json
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
-from etcd_steward.cli.values import DURATION
 from etcd_steward.errors import InvalidInput
 from etcd_steward.models.manifest import BackupRef
 from etcd_steward.models.run import SpoolSettings
@@ -87,14 +86,7 @@ curl -fsSL https://example.com/etcd.db.zst | etcd-steward snapshot import - --st
     help="The API server's --etcd-prefix.  [default: /registry, then OpenShift's /kubernetes.io; "
     "env: ETCD_STEWARD_REGISTRY_PREFIX]",
 )
-@click.option(
-    "--timeout",
-    cls=Option,
-    type=DURATION,
-    default=3600.0,
-    metavar="DURATION",
-    help="How long all of it may take.  [default: 1h]",
-)
+@timeout_option
 @output_option
 @progress_option
 def import_snapshot(  # noqa: PLR0917  # one for each flag, all passed by name

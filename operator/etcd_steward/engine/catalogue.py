@@ -21,7 +21,7 @@ from etcd_steward.etcd.member import MemberStatus
 from etcd_steward.models.layout import Folder, cluster_folder
 from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.ports import Store
-from etcd_steward.models.run import Catalogued, CatalogueEntry, CatalogueRequest
+from etcd_steward.models.run import NOT_OURS, Catalogued, CatalogueEntry, CatalogueRequest
 from etcd_steward.registry.envelope import uid_of
 
 _SKEW: Final = timedelta(seconds=60)
@@ -155,7 +155,7 @@ async def catalogue(
     gone = set(look.pruned)
     remaining = [one for one in found.backups if one.manifest.folder not in gone]
     for one in remaining:
-        reasons = kept.get(one.manifest.folder, ()) if look.ours(one.manifest) else ("not ours",)
+        reasons = kept.get(one.manifest.folder, ()) if look.ours(one.manifest) else (NOT_OURS,)
         tell(_entry(store, one, ours=look.ours(one.manifest), kept=reasons))
     return Catalogued(
         cluster=identity.cluster,

@@ -19,15 +19,12 @@ from etcd_steward.handlers import words
 from etcd_steward.handlers.child import Listener, Lost, Outcome, run_child
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.entry import Entry
-from etcd_steward.handlers.records import Changes, changes
+from etcd_steward.handlers.records import Changes, changes, snapshot_of
 from etcd_steward.handlers.reference import Kind, announce, reference
 from etcd_steward.handlers.resolve import resolve_etcd, resolve_store
 from etcd_steward.handlers.standing import Looked, Order, Run
-from etcd_steward.handlers.status import merge_patch
 from etcd_steward.kube import SNAPSHOTS, Key, version_of
-from etcd_steward.models.connection import EtcdConnection, StoreSettings
 from etcd_steward.models.kinds import (
-    BACKUP_LABEL,
     FOUND_IN,
     EtcdSnapshotStatus,
     RunVerification,
@@ -154,13 +151,13 @@ class Catalogue:
         began = datetime.now(UTC)
         found = _Found(order.key.namespace)
         try:
-            store, etcd, request = await self._request(order, prune=prune)
+            request = await self._request(order, prune=prune)
             outcome = await self._child(request, found)
             if not isinstance(outcome, Catalogued):
                 return _failed(began, outcome)
-            self._tell(order, outcome, etcd)
+            self._tell(order, outcome, asked=request.etcd is not None)
             runs = self.context.runs_of(order.key)
-            await self._write(order, changes(order, runs, found.entries, store.url, began))
+            await self._write(order, changes(order, runs, found.entries, request.store.url, began))
         except StewardError as error:
             return Looked(began, failure=str(error))
         return Looked(
@@ -170,9 +167,7 @@ class Catalogue:
             frozen=outcome.frozen,
         )
 
-    async def _request(
-        self, order: Order, *, prune: bool
-    ) -> tuple[StoreSettings, EtcdConnection | None, CatalogueRequest]:
+    async def _request(self, order: Order, *, prune: bool) -> CatalogueRequest:
         spec, context, namespace = order.spec, self.context, order.key.namespace
         assert spec is not None  # noqa: S101  # `run` has looked
         store = await resolve_store(spec, namespace, context.config, context.kube)
@@ -180,22 +175,18 @@ class Catalogue:
             etcd = await resolve_etcd(spec, namespace, context.config, context.kube)
         except StewardError:
             etcd = None  # its identity is known from before; nothing is pruned
-        return (
-            store,
-            etcd,
-            CatalogueRequest(
-                store=store,
-                etcd=etcd,
-                backup=BackupRef(namespace=namespace, name=order.key.name, uid=order.version.uid),
-                cluster=order.status.cluster,
-                cluster_id=order.status.cluster_id,
-                adopt=order.adopted,
-                retention=spec.retention,
-                prune=prune and spec.retention is not None,
-                registry_prefix=context.config.registry_prefix,
-                cache=context.config.spool.directory / "cache",
-                timeout=context.timing.look_within,
-            ),
+        return CatalogueRequest(
+            store=store,
+            etcd=etcd,
+            backup=BackupRef(namespace=namespace, name=order.key.name, uid=order.version.uid),
+            cluster=order.status.cluster,
+            cluster_id=order.status.cluster_id,
+            adopt=order.adopted,
+            retention=spec.retention,
+            prune=prune and spec.retention is not None,
+            registry_prefix=context.config.registry_prefix,
+            cache=context.config.spool.directory / "cache",
+            timeout=context.timing.look_within,
         )
 
     async def _child(self, request: CatalogueRequest, found: _Found) -> Outcome:
@@ -203,10 +194,10 @@ class Catalogue:
         limits = replace(timing.limits, silence=timing.look_within + SLACK)
         return await run_child(self.context.command, request, found, asyncio.Event(), limits)
 
-    def _tell(self, order: Order, outcome: Catalogued, etcd: EtcdConnection | None) -> None:
-        """Say on the EtcdBackup what only a look can tell."""
+    def _tell(self, order: Order, outcome: Catalogued, *, asked: bool) -> None:
+        """Say on the EtcdBackup what only a look can tell; `asked`: etcd, which it is."""
         before = order.status.cluster_id
-        if etcd is not None and before and outcome.cluster_id and before != outcome.cluster_id:
+        if asked and before and outcome.cluster_id and before != outcome.cluster_id:
             self._announce(
                 order,
                 "Warning",
@@ -242,16 +233,8 @@ class Catalogue:
     async def _record(self, order: Order, name: str, entry: Entry) -> None:
         """Create the record of a backup. Until its status is written, its annotation tells."""
         key = Key(order.key.namespace, name)
-        body = {
-            "kind": "EtcdSnapshot",
-            "metadata": {
-                "name": key.name,
-                "namespace": key.namespace,
-                "labels": {BACKUP_LABEL: order.key.name},
-                "annotations": {FOUND_IN: entry.folder},
-            },
-            "spec": {"backupName": order.key.name},
-        }
+        body = snapshot_of(order.key, name)
+        body["metadata"]["annotations"] = {FOUND_IN: entry.folder}
         with contextlib.suppress(AlreadyExists, NotFound):  # the next look sees what it is
             made = await self.context.kube.create(SNAPSHOTS, body)
             status = transition.recorded(EtcdSnapshotStatus(), entry)
@@ -259,14 +242,11 @@ class Catalogue:
                 SNAPSHOTS,
                 key,
                 version_of(made),
-                status.model_dump(mode="json", by_alias=True, exclude_none=True),
+                transition.dumped(status),
             )
 
     async def _update(self, run: Run, status: EtcdSnapshotStatus) -> None:
-        patch = merge_patch(
-            run.status.model_dump(mode="json", by_alias=True, exclude_none=True),
-            status.model_dump(mode="json", by_alias=True, exclude_none=True),
-        )
+        patch = transition.change(run.status, status)
         with contextlib.suppress(NotFound):
             await self.context.kube.patch_status(SNAPSHOTS, run.key, run.version, patch)
 

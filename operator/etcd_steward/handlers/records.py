@@ -9,7 +9,8 @@ from etcd_steward.handlers.agenda import run_name
 from etcd_steward.handlers.entry import Entry
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.handlers.words import timestamp
-from etcd_steward.models.kinds import EtcdSnapshotStatus
+from etcd_steward.kube import Key, Object
+from etcd_steward.models.kinds import BACKUP_LABEL, EtcdSnapshotStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,19 @@ class Changes:
     """Records, and what they should say."""
     gone: tuple[Run, ...] = ()
     """Records of backups that are there no more."""
+
+
+def snapshot_of(backup: Key, name: str) -> Object:
+    """A new EtcdSnapshot of an EtcdBackup."""
+    return {
+        "kind": "EtcdSnapshot",
+        "metadata": {
+            "name": name,
+            "namespace": backup.namespace,
+            "labels": {BACKUP_LABEL: backup.name},
+        },
+        "spec": {"backupName": backup.name},
+    }
 
 
 def folder_of(run: Run) -> str | None:

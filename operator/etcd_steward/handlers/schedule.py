@@ -16,11 +16,11 @@ from datetime import datetime, timedelta
 from etcd_steward.errors import AlreadyExists, NotFound, StewardError
 from etcd_steward.handlers.agenda import Agenda, Due, agenda
 from etcd_steward.handlers.context import Context
+from etcd_steward.handlers.records import snapshot_of
 from etcd_steward.handlers.reference import announce, reference
 from etcd_steward.handlers.standing import Order, Run, backup_status, figures, of_order
-from etcd_steward.handlers.status import merge_patch, must_be_settled
+from etcd_steward.handlers.status import change, must_be_settled
 from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key
-from etcd_steward.models.kinds import BACKUP_LABEL
 
 log = logging.getLogger(__name__)
 
@@ -121,11 +121,7 @@ async def look(context: Context, order: Order, runs: Sequence[Run], now: datetim
         problem=plan.problem,
         looked=context.looked.get(order.key),
     )
-    patch = merge_patch(
-        order.status.model_dump(mode="json", by_alias=True, exclude_none=True),
-        status.model_dump(mode="json", by_alias=True, exclude_none=True),
-    )
-    if patch:
+    if patch := change(order.status, status):
         with contextlib.suppress(NotFound):  # deleted meanwhile
             await context.kube.patch_status(BACKUPS, order.key, order.version, patch)
     for run in forgettable(order, runs):
@@ -154,16 +150,5 @@ async def _create(context: Context, order: Order, due: Due) -> None:
     """Create a run. No owner reference: a record outlives the order that it came from."""
     key = order.key
     with contextlib.suppress(AlreadyExists):  # somebody was faster: done
-        await context.kube.create(
-            SNAPSHOTS,
-            {
-                "kind": "EtcdSnapshot",
-                "metadata": {
-                    "name": due.name,
-                    "namespace": key.namespace,
-                    "labels": {BACKUP_LABEL: key.name},
-                },
-                "spec": {"backupName": key.name},
-            },
-        )
+        await context.kube.create(SNAPSHOTS, snapshot_of(key, due.name))
         log.info("EtcdBackup %s: created EtcdSnapshot %s (%s)", key, due.name, due.why)

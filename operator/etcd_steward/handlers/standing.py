@@ -21,6 +21,7 @@ from etcd_steward.models.kinds import (
     EtcdBackupStatus,
     EtcdSnapshotStatus,
 )
+from etcd_steward.models.run import NOT_OURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,6 @@ class Run:
     def counts(self) -> bool:
         """Whether it left a verified backup that retention looks after."""
         return self.complete and verified(self.status) and NOT_OURS not in self.status.kept
-
-
-NOT_OURS = "not ours"
-"""Why a backup of another cluster is kept."""
 
 
 def of_order(order: Order, runs: Sequence[Run]) -> list[Run]:

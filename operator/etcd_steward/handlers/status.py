@@ -6,7 +6,7 @@ no handler puts a status together by hand.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from etcd_steward.handlers import words
 from etcd_steward.handlers.entry import Entry
@@ -14,6 +14,7 @@ from etcd_steward.models.kinds import (
     Artifact,
     Condition,
     EtcdBackupSpec,
+    EtcdBackupStatus,
     EtcdSnapshotStatus,
     RunJournal,
     RunProgress,
@@ -26,6 +27,7 @@ from etcd_steward.units import size
 RUN_AGAIN = "To run it again, create an EtcdSnapshot with spec.backupName: {backup}"
 WARNINGS_KEPT = 20
 
+Status = TypeVar("Status", EtcdBackupStatus, EtcdSnapshotStatus)
 Holds = Literal["True", "False", "Unknown"]
 
 
@@ -371,6 +373,16 @@ def failed(
         failed_side=failure.side,
         conditions=conditions,
     )
+
+
+def dumped(status: EtcdBackupStatus | EtcdSnapshotStatus) -> dict[str, Any]:
+    """A status as the API server has it."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def change(old: Status, new: Status) -> dict[str, Any]:
+    """What to write to make `old` into `new`; empty if they are equal."""
+    return merge_patch(dumped(old), dumped(new))
 
 
 def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-from typing import Any
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import NotFound, OutOfSpace, PermanentError, StewardError
 from etcd_steward.handlers.read import read_status
-from etcd_steward.handlers.status import is_terminal, merge_patch
+from etcd_steward.handlers.status import dumped, is_terminal, merge_patch
 from etcd_steward.handlers.waits import sleep_unless
 from etcd_steward.kube import SNAPSHOTS, Key, Kube, Object, Version, version_of
 from etcd_steward.models.kinds import EtcdSnapshotStatus
@@ -38,7 +37,7 @@ class StatusWriter:
         self._kube = kube
         self._key = key
         self._version = version
-        self._written = _dump(status)
+        self._written = dumped(status)
         self._begun = status.starts or 0
         self._gone = False
         self._one_at_a_time = asyncio.Lock()
@@ -46,7 +45,7 @@ class StatusWriter:
     def reset(self, status: EtcdSnapshotStatus) -> None:
         """Begin anew from what the API server has."""
         self.status = status
-        self._written = _dump(status)
+        self._written = dumped(status)
         self._begun = status.starts or 0
 
     async def try_write(self) -> None:
@@ -58,7 +57,7 @@ class StatusWriter:
         async with self._one_at_a_time:
             if self._gone:
                 raise Gone
-            wanted = _dump(self.status)
+            wanted = dumped(self.status)
             patch = merge_patch(self._written, wanted)
             if not patch:
                 return
@@ -127,7 +126,7 @@ class StatusWriter:
                 return True
 
     async def _write_minimum(self) -> bool:
-        wanted = _dump(self.status)
+        wanted = dumped(self.status)
         try:
             await self._patch({name: wanted[name] for name in MINIMUM if name in wanted})
         except StewardError as error:
@@ -135,7 +134,3 @@ class StatusWriter:
             return False
         log.error("status of %s was refused; only its phase and conditions are written", self._key)
         return True
-
-
-def _dump(status: EtcdSnapshotStatus) -> dict[str, Any]:
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -144,6 +144,10 @@ class Settled(Model):
     """Attempts that were cleaned up after."""
 
 
+NOT_OURS = "not ours"
+"""Why a backup of another cluster is kept."""
+
+
 class CatalogueEntry(Model):
     """One backup that the store holds."""
 

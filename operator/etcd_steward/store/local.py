@@ -51,12 +51,13 @@ class LocalStore:
 
     def __init__(self, settings: LocalSettings, *, part_size: int) -> None:
         self._root = settings.path.absolute()
+        self._url = settings.url
         self._part_size = part_size
 
     @property
     def url(self) -> str:
         """`file:///path`."""
-        return self._root.as_uri()
+        return self._url
 
     @property
     def identity(self) -> str:

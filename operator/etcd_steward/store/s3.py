@@ -52,6 +52,7 @@ class S3Store:
         self._parts_in_flight = parts_in_flight
         self._resources = contextlib.ExitStack()
         with self._resources:
+            self._url = settings.url
             connection = connect(settings, self._resources, _THREADS + _READERS)
             self._client = connection.client
             self._plain = PlainGet(connection, self._bucket, self._options.key)
@@ -64,7 +65,7 @@ class S3Store:
     @property
     def url(self) -> str:
         """`s3://bucket/prefix`."""
-        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+        return self._url
 
     @property
     def identity(self) -> str:
