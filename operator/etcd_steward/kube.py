@@ -313,6 +313,10 @@ class Kube:
         path = f"{_leases(where)}/{quote(where.name)}"
         return await self._call("PUT", path, body=body, what=f"Lease {where}")
 
+    async def ping(self) -> None:
+        """Raise what stands in the way if the API server does not answer us."""
+        await self._call("GET", "/version", what="the API server's version")
+
     async def versions(self, plural: str) -> dict[Key, Version]:
         """Which of our objects exist in which version, from the API server's own memory.
 
@@ -369,8 +373,14 @@ class Kube:
             raise Unavailable(f"the API server can't be reached: {words}") from error
         if response.status >= 400:
             raise _error(response.status, text, what)
-        answer: Object = json.loads(text)
+        answer: Object = json.loads(text, object_hook=_without_managed_fields)
         return answer
+
+
+def _without_managed_fields(part: Object) -> Object:
+    """Nobody here reads them, and they are most of a list of thousands of objects."""
+    part.pop("managedFields", None)
+    return part
 
 
 async def _load_default(configuration: Configuration) -> None:

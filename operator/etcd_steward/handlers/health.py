@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 FIRST = 0.1
 """Seconds between the first two comparisons; then ever more, until everything was seen."""
 COST = 100.0
-"""A comparison may take a hundredth of a core: with thousands of objects it is made less often."""
+"""A comparison may take a hundredth of a core: with thousands of objects it is made less often. In
+between the API server is only asked whether it answers."""
 
 Seen = Mapping[Key, Version]
 
@@ -92,20 +93,28 @@ class Health:
     async def watch(self) -> None:
         """Compare from time to time, for ever; at first until everything was seen once."""
         timing, complete = self.context.timing, self.context.inventory.complete
-        pause = FIRST
+        pause, due = FIRST, 0.0
         while True:
-            began = time.thread_time()
             try:
-                await self.compare()
+                if time.monotonic() < due:
+                    await self.ping()
+                else:
+                    began = time.thread_time()
+                    await self.compare()
+                    cost = time.thread_time() - began
+                    pause = min(max(pause * 2, cost * 4), timing.check_every)
+                    if complete.is_set():
+                        due = time.monotonic() + min(cost * COST, timing.stale_after)
+                        pause = timing.check_every
             except StewardError as error:
                 self.words = str(error)
                 log.warning("the watches can't be checked: %s", error)
-            cost = time.thread_time() - began
-            if complete.is_set():
-                pause = min(max(timing.check_every, cost * COST), timing.not_ready_after / 2)
-            else:
-                pause = min(max(pause * 2, cost * 4), timing.check_every)
             await asyncio.sleep(pause)
+
+    async def ping(self) -> None:
+        """Ask the API server for something that costs neither side anything."""
+        await self.context.kube.ping()
+        self.answered_at = time.monotonic()
 
     async def compare(self) -> None:
         """Compare what the watches have shown with what there is."""

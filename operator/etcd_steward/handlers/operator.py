@@ -52,8 +52,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     # A watch that gives up (on 5xx, or on the 403 of an API server that has just started) ends
     # kopf, and with it all that is under way.
     settings.networking.error_backoffs = (1, 1, 2, 3, *(5,) * 10_000)
-    # No limit of workers: at the start each waits until all others have read their objects.
-    settings.queueing.worker_limit = None
+    # A worker holds its last event while it waits for the next: for thousands of objects at once.
+    settings.queueing.idle_timeout = 0.5
     settings.execution.max_workers = 2  # all handlers are coroutines
     # A run's daemon ends by itself when it is told, as soon as its process has cleaned up.
     settings.background.instant_exit_timeout = 30
