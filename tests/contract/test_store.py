@@ -353,3 +353,19 @@ class TestUrl:
     async def test_names_the_place_without_a_slash_at_the_end(self, store: Store) -> None:
         assert store.url.startswith(("s3://test-", "file:///"))
         assert not store.url.endswith("/")
+
+
+class TestFolders:
+    async def test_are_those_directly_under_a_prefix_that_hold_something(
+        self, store: Store
+    ) -> None:
+        for key in ("a/x", "a/b/x", "a/b/c/x", "a/d/e/f", "ab/x", "x"):
+            await store.put_new(key, b"")
+        assert await store.folders("") == ("a/", "ab/")
+        assert await store.folders("a/") == ("a/b/", "a/d/")
+        assert await store.folders("a/b/c/") == await store.folders("none/") == ()
+
+    async def test_there_may_be_more_than_a_page_of_them(self, store: Store) -> None:
+        keys = [f"f{number:04}/x" for number in range(1100)]
+        await asyncio.gather(*(store.put_new(key, b"") for key in keys))
+        assert await store.folders("") == tuple(key[:-1] for key in keys)

@@ -84,8 +84,9 @@ async def find_backups(
     unreadable: list[Unreadable] = []
     async for one in backups(store, ManifestCache(cache_directory(), store)):
         if isinstance(one, Backup):
-            folder, cluster_id = Folder.parse(one.manifest.folder), one.manifest.cluster_id
-            if in_folder(folder, cluster, backup, cluster_id):
+            if cluster is backup is None or in_folder(
+                Folder.parse(one.manifest.folder), cluster, backup, one.manifest.cluster_id
+            ):
                 found.append(one)
         elif in_folder(one.folder, cluster, backup):
             warn(f"{store.url}/{one.key} is left out: {one.error}")

@@ -17,12 +17,14 @@ from etcd_steward.errors import (
     StewardError,
     Unsupported,
 )
-from etcd_steward.models.layout import MANIFEST, SNAPSHOT, Folder
+from etcd_steward.models.layout import MANIFEST, SNAPSHOT, Folder, may_hold_runs
 from etcd_steward.models.manifest import MANIFEST_LIMIT, Level, Manifest, Proof
 from etcd_steward.models.ports import ObjectInfo, Store
 
 _AT_ONCE = 16
 """Backups read in parallel: one or two small requests each."""
+_LISTINGS = 4
+"""Listings at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,19 +213,40 @@ def folder_of(text: str) -> Folder | None:
 async def contents(
     store: Store, prefix: str = "", wanted: Callable[[Folder], bool] = lambda _: True
 ) -> list[Contents]:
-    """All folders of runs under `prefix`, oldest tick first. What others put there is passed by."""
+    """All folders of runs under `prefix`, oldest tick first. What others put there is passed by.
+
+    Several backups' folders are listed at a time: a server lists one by one, and slowly.
+    """
     found: dict[str, Contents | None] = {}
-    async for info in store.list(prefix):
-        text, _, _ = info.key.rpartition("/")
-        text = text.removesuffix("/proofs")
-        if text not in found:
-            folder = folder_of(text)
-            found[text] = Contents(folder) if folder is not None and wanted(folder) else None
-        one = found[text]
-        if one is not None:
-            one.add(info.key[len(text) + 1 :], info)
+    left = iter(await _folders_of_backups(store, prefix))
+
+    async def work() -> None:
+        for backup in left:
+            async for info in store.list(backup):
+                text = info.key.rpartition("/")[0].removesuffix("/proofs")
+                if text not in found:
+                    folder = folder_of(text)
+                    ours = folder is not None and wanted(folder)
+                    found[text] = Contents(folder) if folder is not None and ours else None
+                one = found[text]
+                if one is not None:
+                    one.add(info.key[len(text) + 1 :], info)
+
+    async with together() as group:
+        for _ in range(_LISTINGS):
+            group.create_task(work())
     runs = (one for one in found.values() if one is not None)
     return sorted(runs, key=lambda one: (one.folder.tick, str(one.folder)))
+
+
+async def _folders_of_backups(store: Store, prefix: str) -> list[str]:
+    """`<cluster>/<backup>/` under `prefix`, or `prefix` itself where it is one or lies in one."""
+    if prefix.count("/") > 1:
+        return [prefix]
+    below = [one for one in await store.folders(prefix) if may_hold_runs(one)]
+    if prefix:
+        return below
+    return [one for cluster in below for one in await _folders_of_backups(store, cluster)]
 
 
 async def read_backups(

@@ -13,12 +13,26 @@ from etcd_steward.errors import InvalidInput
 
 MANIFEST = "manifest.json"
 SNAPSHOT = "snapshot.db.zst"
+REGISTRY = "registry.parquet"
+INDEX = "index.json"
 
-_TICK_FORMAT = "%Y%m%dT%H%M%SZ"
+_PUNCTUATION = str.maketrans("", "", "-:.")
+_CLUSTER_OR_BACKUP = re.compile(r"^[0-9a-f]{8,16}/([a-z0-9_-]+\.[^/]+/)?$")
 _FOLDER = re.compile(
     r"^(?P<cluster>[0-9a-f]{8,16})/(?P<namespace>[a-z0-9_-]+)\.(?P<name>[^/]+)"
     r"/(?P<tick>\d{8}T\d{6}Z)-(?P<run>[0-9a-f]{8}(\.\d+)?)$"
 )
+
+
+def may_hold_runs(prefix: str) -> bool:
+    """Whether `prefix` may be a cluster's folder, or one of a backup in it."""
+    return _CLUSTER_OR_BACKUP.match(prefix) is not None
+
+
+def _digits(at: datetime, parts: str = "seconds") -> str:
+    """A moment as `20261122T021700Z`, of many: strftime takes twenty times as long."""
+    text = at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=parts)
+    return f"{text.translate(_PUNCTUATION)}Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ class Folder:
     """8 hex digits, with `.2` for a second attempt."""
 
     def __str__(self) -> str:
-        tick = self.tick.astimezone(UTC).strftime(_TICK_FORMAT)
+        tick = _digits(self.tick)
         return f"{self.cluster}/{self.namespace}.{self.name}/{tick}-{self.run}"
 
     @classmethod
@@ -69,9 +83,19 @@ class Folder:
         """Key of the snapshot, compressed."""
         return f"{self}/{SNAPSHOT}"
 
+    @property
+    def registry(self) -> str:
+        """Key of the live keys in Parquet: beside a snapshot, or an export itself."""
+        return f"{self}/{REGISTRY}"
+
+    @property
+    def index(self) -> str:
+        """Key of what vouches for `registry` beside a snapshot, written after it."""
+        return f"{self}/{INDEX}"
+
     def proof(self, at: datetime) -> str:
         """Key of a proof made at `at`."""
-        return f"{self}/proofs/{at.astimezone(UTC).strftime('%Y%m%dT%H%M%S%fZ')}.json"
+        return f"{self}/proofs/{_digits(at, 'microseconds')}.json"
 
 
 def cluster_folder(kube_system_uid: str | None, cluster_id: str) -> str:

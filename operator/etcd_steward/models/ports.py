@@ -150,6 +150,13 @@ class Store(Protocol):
         """
         ...
 
+    async def folders(self, prefix: str) -> tuple[str, ...]:
+        """What is directly under `prefix` and has something under itself, each ending in `/`.
+
+        In ascending order; what lies deeper, and how much of it, costs nothing.
+        """
+        ...
+
     async def delete(self, key: str) -> None:
         """Delete one object; deleting what is not there succeeds."""
         ...

@@ -23,6 +23,7 @@ from etcd_steward.store.local_files import (
     LocalReadAt,
     PartialFile,
     find,
+    folders,
     partial_key,
     remove,
     sync_folder,
@@ -149,6 +150,12 @@ class LocalStore:
         found = walk(self._root / prefix, prefix)
         async for info in self._paged(f"Listing {self._root / prefix}", found):
             yield info
+
+    async def folders(self, prefix: str) -> tuple[str, ...]:
+        """The directories in a directory; see the port."""
+        check_prefix(prefix)
+        folder = self._root / prefix
+        return await self._existing(f"Listing {folder}", lambda: folders(folder, prefix))
 
     async def delete(self, key: str) -> None:
         """Delete one object; see the port."""

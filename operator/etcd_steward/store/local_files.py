@@ -259,16 +259,27 @@ def find(path: Path, key: str) -> ObjectInfo | None:
 
 def walk(folder: Path, prefix: str) -> Iterator[ObjectInfo]:
     """All files below a folder, one folder in memory at a time; `prefix` is its key with `/`."""
+    for entry in _entries(folder, prefix):
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(folder / entry.name, f"{prefix}{entry.name}/")
+        elif info := find(folder / entry.name, prefix + entry.name):
+            yield info
+
+
+def folders(folder: Path, prefix: str) -> tuple[str, ...]:
+    """The directories in a folder that hold files, as keys with `/`; `prefix` is its own."""
+    found = (one for one in _entries(folder, prefix) if one.is_dir(follow_symlinks=False))
+    keys = ((one.name, f"{prefix}{one.name}/") for one in found)
+    return tuple(key for name, key in keys if next(walk(folder / name, key), None) is not None)
+
+
+def _entries(folder: Path, prefix: str) -> list[os.DirEntry[str]]:
+    """What is directly in a folder, but for our own unfinished files; nothing if it is none."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name.encode())
     except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            if prefix or entry.name != PARTIAL:
-                yield from walk(folder / entry.name, f"{prefix}{entry.name}/")
-        elif info := find(folder / entry.name, prefix + entry.name):
-            yield info
+        return []
+    return entries if prefix else [entry for entry in entries if entry.name != PARTIAL]
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:

@@ -185,20 +185,33 @@ class S3Store:
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """All objects under `prefix`; see the port."""
         check_prefix(prefix)
-        name = self._prefix + prefix
-        more: dict[str, str] = {}
+        async for answer in self._pages(self._prefix + prefix, {}):
+            for found in answer.get("Contents", []):
+                key = found["Key"].removeprefix(self._prefix)
+                yield ObjectInfo(key, found["Size"], found["LastModified"], found["ETag"])
+
+    async def folders(self, prefix: str) -> tuple[str, ...]:
+        """The common prefixes under a prefix; see the port."""
+        check_prefix(prefix)
+        found: list[str] = []
+        async for answer in self._pages(self._prefix + prefix, {"Delimiter": "/"}):
+            found += [one["Prefix"] for one in answer.get("CommonPrefixes", [])]
+        return tuple(one.removeprefix(self._prefix) for one in found)
+
+    async def _pages(
+        self, name: str, query: dict[str, str]
+    ) -> "AsyncIterator[ListObjectsV2OutputTypeDef]":
+        more = dict(query)
 
         def page() -> "ListObjectsV2OutputTypeDef":
             return self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, **more)  # type: ignore[arg-type]
 
         while True:
             answer = await self._calls.run(f"Listing s3://{self._bucket}/{name}", page)
-            for found in answer.get("Contents", []):
-                key = found["Key"].removeprefix(self._prefix)
-                yield ObjectInfo(key, found["Size"], found["LastModified"], found["ETag"])
+            yield answer
             if not self._goes_on(answer):
                 return
-            more = {"ContinuationToken": answer["NextContinuationToken"]}
+            more["ContinuationToken"] = answer["NextContinuationToken"]
 
     def _goes_on(
         self, answer: "ListObjectsV2OutputTypeDef | ListMultipartUploadsOutputTypeDef"
