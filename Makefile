@@ -5,6 +5,8 @@ PYTHON ?=
 PY := .venv/bin/python
 # Tests share the cores with the servers that they start: two workers are enough for any machine.
 WORKERS ?= 2
+# Hundreds of processes import this package: compile it once, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup servers test lint format types layers unit demo sandbox bench generate lock image node-test soak clean
