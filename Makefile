@@ -51,6 +51,7 @@ bench: servers  ## the figures that the documentation names
 generate: setup  ## CRDs, schemas and stubs from models and protocol
 	$(PY) tools/generate_crds.py
 	$(PY) tools/generate_etcd_stubs.py
+	$(PY) tools/generate_builtin_types.py
 
 lock: setup  ## resolve the dependencies anew
 	.venv/bin/uv pip compile pyproject.toml --upgrade --universal --no-header --generate-hashes \

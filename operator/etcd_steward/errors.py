@@ -15,6 +15,7 @@ above needs to know grpc, boto3 or kubernetes. Two roots decide what happens nex
     │   ├── Unauthorized       credentials are missing, wrong or lack a right
     │   ├── Untrusted          a certificate can't be verified, or has expired
     │   ├── IntegrityError     bytes are not what they must be: never use them
+    │   ├── Undecodable        a value that we can't read, though it may be in order
     │   ├── Refused            a safety check says no (exit code 3)
     │   ├── Unsupported        the other side can't do this at all
     │   ├── Compacted          etcd has forgotten the revision that was asked for
@@ -104,6 +105,12 @@ class IntegrityError(PermanentError):
     """Bytes are not what they must be; nothing may be built on them."""
 
     reason = "IntegrityError"
+
+
+class Undecodable(PermanentError):
+    """A value of the registry is encrypted, of an unknown type, or no Kubernetes object."""
+
+    reason = "Undecodable"
 
 
 class Refused(PermanentError):

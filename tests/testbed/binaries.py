@@ -6,15 +6,16 @@ cache folder outside the repository. kubectl and weed come with their wheels ins
 
 The cache is `$ETCD_STEWARD_CACHE`, else `$XDG_CACHE_HOME/etcd-steward`, else
 `~/.cache/etcd-steward`. Below it `bin/<module>-<key>/` holds finished programs, the key being a
-digest of what they are made from. Go's build cache (2.8 GB when Kubernetes is in it) lies there
-only until everything is built: it lets an interrupted build go on where it was, and is of no use
-afterwards, since a changed pin rebuilds nearly everything. Go's module cache stays where the user's
-Go keeps it: it is Go's own to manage.
+digest of what they are made from, and `types` of Kubernetes. Go's build cache (2.8 GB
+when Kubernetes is in it) lies there only until everything is built: it lets an interrupted build go
+on where it was, and is of no use afterwards, since a changed pin rebuilds nearly everything. Go's
+module cache stays where the user's Go keeps it: it is Go's own to manage.
 """
 
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -67,20 +68,28 @@ def _etcd(minor: str) -> GoModule:
 # without it the server calls itself v0.0.0-master, and clients turn features off
 _KUBERNETES_FLAGS = "-s -w -X k8s.io/component-base/version.gitVersion=v1.35.4"
 
+KUBERNETES = GoModule(
+    "kubernetes-1.35",
+    "1.35",
+    {
+        name: f"k8s.io/kubernetes/cmd/{name}"
+        for name in ("kube-apiserver", "kube-controller-manager")
+    },
+    _KUBERNETES_FLAGS,
+)
 MODULES = (
     _etcd("3.6"),  # first: most tests need no other
     _etcd("3.5"),
     _etcd("3.7"),
-    GoModule(
-        "kubernetes-1.35",
-        "1.35",
-        {
-            name: f"k8s.io/kubernetes/cmd/{name}"
-            for name in ("kube-apiserver", "kube-controller-manager")
-        },
-        _KUBERNETES_FLAGS,
-    ),
+    KUBERNETES,
 )
+TYPE_MODULES = (
+    "k8s.io/api",
+    "k8s.io/apiextensions-apiserver",
+    "k8s.io/apimachinery",
+    "k8s.io/kube-aggregator",
+)
+"""Whose types an API server stores, and what these are made of."""
 NODE_MODULE = GoModule(
     "kubernetes-1.35-node",
     "1.35",
@@ -127,6 +136,7 @@ async def build_all(*, progress: Progress = say) -> dict[str, Path]:
         path = await binary(name, module.minor, progress=step)
         step(f"{name} {module.minor}: {path}")
         paths[f"{name} {module.minor}"] = path
+    paths["Kubernetes' types"] = await kubernetes_types(progress=progress)
     return paths
 
 
@@ -136,13 +146,66 @@ def wanted_modules() -> tuple[GoModule, ...]:
 
 
 async def missing() -> list[str]:
-    """Return what `build_all` would have to build."""
+    """Return what `build_all` would have to build or download."""
+    types = [] if _cached(KUBERNETES, "types").exists() else ["Kubernetes' types"]
     return [
         f"{name} {module.minor}"
         for module in wanted_modules()
         for name in module.packages
         if not _cached(module, name).exists() and await find(name, module.minor) is None
-    ]
+    ] + types
+
+
+async def kubernetes_types(*, progress: Progress = say) -> Path:
+    """Return a folder with what Kubernetes' pinned modules say about its types.
+
+    `testdata` has k8s.io/api's own samples: each type as `.pb`, `.json` and `.yaml`, in `HEAD` for
+    this version and in others for older ones. `k8s.io` has the packages with a `generated.proto`:
+    that file and the Go sources which it was generated from.
+    """
+    target = _cached(KUBERNETES, "types")
+    async with locked_file(
+        cache_directory() / "types.lock",
+        owner=f"process {os.getpid()} copying Kubernetes' types",
+        waiting=lambda owner: progress(f"waiting for another: {owner}"),
+    ):
+        if not target.exists():
+            progress(f"copying Kubernetes' types to {target}")
+            modules = {name: await _go_module(name) for name in TYPE_MODULES}
+            part = target.with_name("types.new")
+            await asyncio.to_thread(_copy_types, modules, part)
+            part.rename(target)
+    return target
+
+
+def _copy_types(modules: Mapping[str, Path], target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)  # of a killed run
+    copy = shutil.copyfile  # without the module cache's read-only modes
+    shutil.copytree(modules["k8s.io/api"] / "testdata", target / "testdata", copy_function=copy)
+    for name, module in modules.items():
+        for proto in module.rglob("generated.proto"):
+            package = proto.parent.relative_to(module)
+            if "testapigroup" in package.parts:
+                continue
+            (target / name / package).mkdir(parents=True, exist_ok=True)
+            for source in (proto, *proto.parent.glob("*.go")):
+                if not re.search(r"^zz_|^generated.*\.go$|_test\.go$", source.name):
+                    copy(source, target / name / package / source.name)
+
+
+async def _go_module(name: str) -> Path:
+    """Return a Go module's sources in Go's module cache, downloaded and checked if need be."""
+    output = await process.run(
+        await _go(KUBERNETES),
+        *("mod", "download", "-json", name),
+        env=_go_environment(),
+        cwd=KUBERNETES.source,
+        timeout=BUILD_TIMEOUT,
+    )
+    if output.status:
+        said = (output.stderr or output.stdout).decode(errors="replace")
+        raise TestbedError(f"downloading the Go module {name} failed:\n{said[-3000:].rstrip()}")
+    return Path(json.loads(output.stdout)["Dir"])
 
 
 async def optional_missing() -> list[str]:
@@ -236,26 +299,29 @@ async def _build(module: GoModule, name: str, progress: Progress) -> Path:
     return target
 
 
-async def _go_build(module: GoModule, name: str, target: Path, progress: Progress) -> None:
-    go = await _go(module)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob("*.part"):  # of a killed build: we hold the lock
-        leftover.unlink()
-    part = target.with_suffix(".part")
-    environment = dict(os.environ) | {
+def _go_environment() -> dict[str, str]:
+    return dict(os.environ) | {
         "CGO_ENABLED": "0",
         "GOCACHE": str(cache_directory() / "go-build"),
         "GOFLAGS": "-mod=readonly -buildvcs=false",
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
+
+
+async def _go_build(module: GoModule, name: str, target: Path, progress: Progress) -> None:
+    go = await _go(module)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob("*.part"):  # of a killed build: we hold the lock
+        leftover.unlink()
+    part = target.with_suffix(".part")
     command = ("build", "-trimpath", "-ldflags", module.ldflags, "-o", part)
     async with _heartbeat(f"building {name} {module.minor}", progress):
         output = await process.run(
             go,
             *command,
             module.packages[name],
-            env=environment,
+            env=_go_environment(),
             cwd=module.source,
             timeout=BUILD_TIMEOUT,
         )

@@ -56,7 +56,8 @@ class Filter(Model):
         default=(),
         max_length=1000,
         description="Resources as kubectl names them: `secrets`, `deployments.apps`, "
-        "`*.example.com`. Without a group: the core group's, or that of the only one so named.",
+        "`*.example.com`. Without a group: the built-in one of that name; where there is none, "
+        "every custom resource so named.",
         examples=[["secrets", "deployments.apps"]],
     )
     names: tuple[Pattern, ...] = Field(
