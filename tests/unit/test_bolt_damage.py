@@ -11,7 +11,7 @@ import pytest
 
 from etcd_steward.errors import IntegrityError
 from etcd_steward.registry import buckets as buckets_module
-from etcd_steward.registry import mvcc
+from etcd_steward.registry import walk
 from etcd_steward.registry.proof import prove_structure
 from tests.boltfile import (
     PAGE,
@@ -344,7 +344,7 @@ def test_a_record_cut_at_the_end_of_a_field_is_found(
     window: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its value size shrank just so that the lease is left out, and what remains reads well."""
-    monkeypatch.setattr(mvcc, "_WINDOW", window)
+    monkeypatch.setattr(walk, "_WINDOW", window)
     made = BoltFile(PAGE, inline=False)
     record = key_value(b"/a", 2, 2, 1, b"v" * size, 21 << 40)
     data = bytearray(made.build({b"key": {rev(2): record}, b"meta": {}}))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etcd_steward.errors import IntegrityError
-from etcd_steward.registry import mvcc
+from etcd_steward.registry import mvcc, walk
 from etcd_steward.registry.proof import KUBE_SYSTEM, Alarm, Member, prove_structure
 from tests.boltfile import BoltFile, BytesFile, History, Items, key_value, rev, varint
 
@@ -23,10 +23,10 @@ HISTORIES = st.lists(
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few pages at a time, so that small files take every way through the reader."""
-    monkeypatch.setattr(mvcc, "_WINDOW", 4096)
-    monkeypatch.setattr(mvcc, "_GAP", 2)
-    monkeypatch.setattr(mvcc, "_BATCH", 5)
-    monkeypatch.setattr(mvcc, "_PIECE", 64)
+    monkeypatch.setattr(walk, "_WINDOW", 4096)
+    monkeypatch.setattr(walk, "_GAP", 2)
+    monkeypatch.setattr(walk, "_BATCH", 5)
+    monkeypatch.setattr(mvcc, "PIECE", 64)
 
 
 @given(
@@ -58,8 +58,8 @@ def test_any_history_in_any_shape(
     )
     data = shape.build(history.buckets())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mvcc, "_WINDOW", sizes[1])
-        patch.setattr(mvcc, "_BATCH", 7)
+        patch.setattr(walk, "_WINDOW", sizes[1])
+        patch.setattr(walk, "_BATCH", 7)
         report = prove_structure(BytesFile(data))
     assert report.live_keys == len(history.live)
     assert report.records == len(history.records)

@@ -5,8 +5,10 @@ Names lie, first bytes seldom do: so the name of a file is used for hints alone.
 
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
+from etcd_steward.engine.given import open_local
 from etcd_steward.errors import InvalidInput, Unsupported
 from etcd_steward.registry.bolt import parse_meta
 
@@ -49,6 +51,16 @@ def is_database(head: bytes) -> bool:
     """True if one of bolt's two meta pages is where it must be, whatever state it is in."""
     at = (_BOLT_AT, *(size + _BOLT_AT for size in _PAGE_SIZES))
     return any(head[start : start + 4] == _BOLT for start in at)
+
+
+def is_database_file(path: Path) -> bool:
+    """Whether a file of this host is a database as it is, wrapped in nothing.
+
+    Raises `NotFound`, `Unauthorized`, `InvalidInput` for a directory, and `Refused` for the
+    database of an etcd that is running.
+    """
+    with open_local(str(path)) as given:
+        return given.size is not None and is_database(next(given.chunks(), b""))
 
 
 def declared_size(head: bytes) -> int | None:

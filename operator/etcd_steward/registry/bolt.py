@@ -36,6 +36,7 @@ _LARGE_BRANCH: Final = 1 << 20
 """bolt splits a page down to four elements, so a branch page of its largest keys has 128 KiB."""
 _SMALLEST_PAGE: Final = 1024
 _LARGEST_PAGE: Final = 1024 << 14
+_DIGEST: Final = 32
 _TELL: Final = 4 << 20
 """Progress is told after so many bytes."""
 _NOBODY: Final = 0xFFFFFFFF
@@ -46,6 +47,14 @@ _HINT: Final = "Don't use this file; take a new snapshot, from another member if
 def damaged(what: str) -> IntegrityError:
     """The error for a file that is not what it must be."""
     return IntegrityError(f"the etcd snapshot is damaged: {what}", hint=_HINT)
+
+
+def without_digest(file: ReadAt) -> int:
+    """Bytes of bolt data in a file, without the SHA-256 behind a snapshot that was streamed.
+
+    Told by the file's size, as etcdutl does (snapshot/v3_snapshot.go).
+    """
+    return file.size - (_DIGEST if file.size % 512 == _DIGEST else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +177,8 @@ class Bolt:
 
     def _any_meta(self) -> Meta:
         """The first meta that is valid, looked for where bbolt looks (`DB.getPageSize`)."""
+        if not self._size:
+            raise damaged("it is empty")
         for offset in (0, *(_SMALLEST_PAGE << power for power in range(15))):
             if offset + _SMALLEST_PAGE > self._size:
                 break

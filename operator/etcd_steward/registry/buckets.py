@@ -1,7 +1,7 @@
 """The buckets of a bolt file entry by entry: `meta`, `alarm`, `members`, `lease` and their like.
 
 All of etcd's buckets but `key` are small, so they are walked here one key at a time, in key order.
-`mvcc` walks `key`; what that can't take at once (an inline bucket, a page larger than its window)
+`walk` reads `key`; what that can't take at once (an inline bucket, a page larger than its window)
 comes through here as well.
 """
 
@@ -17,6 +17,9 @@ from etcd_steward.registry.lanes import Offsets
 MAX_DEPTH: Final = 64
 """Of a tree and of buckets in buckets. bolt's branches have at least two children, so a tree over
 2**63 pages is less deep; the limit is what ends a walk over a hand-made file."""
+MANY: Final = 1024
+"""More top-level buckets, alarms or members than this no etcd has."""
+_SHORT: Final = 4096
 _WHOLE: Final = 1 << 20
 """A leaf page run up to this size is held whole; of a larger one, the elements and single keys."""
 _BUCKET: Final = 0x01
@@ -65,7 +68,9 @@ class Bucket:
 
 def root_buckets(bolt: Bolt) -> Iterator[Bucket]:
     """The top-level buckets."""
-    for entry in _walk(bolt, bolt.meta.root, (b"", None), 0):
+    for number, entry in enumerate(_walk(bolt, bolt.meta.root, (b"", None), 0)):
+        if number == MANY:
+            raise damaged(f"it has more than {MANY} buckets")
         if not entry.is_bucket:
             raise damaged(f"page {entry.page}: {entry.key[:64]!r} is no bucket but lies among them")
         yield open_bucket(entry, 0)
@@ -92,6 +97,17 @@ def check_bucket(bucket: Bucket) -> None:
     for entry in bucket.entries():
         if entry.is_bucket:
             check_bucket(open_bucket(entry, bucket.depth))
+
+
+def values(bucket: Bucket) -> dict[bytes, bytes]:
+    """The short values of a small bucket; buckets in it are checked, and left out."""
+    found: dict[bytes, bytes] = {}
+    for entry in bucket.entries():
+        if entry.is_bucket:
+            check_bucket(open_bucket(entry, bucket.depth))
+        elif entry.value_size <= _SHORT and len(found) < MANY:
+            found[entry.key] = entry.value(_SHORT)
+    return found
 
 
 def page_entries(bolt: Bolt, page: int, low: bytes, high: bytes | None) -> Iterator[Entry]:

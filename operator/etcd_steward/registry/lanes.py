@@ -16,6 +16,10 @@ Mask = NDArray[np.bool_]
 Octets = NDArray[np.uint8]
 Shorts = NDArray[np.uint32]
 
+KEEP: Final = ((1 << np.arange(0, 64, 8, dtype=np.uint64)) - np.uint64(1)).astype(np.uint64)
+"""By a string's length modulo 8, which bits of its last word belong to it."""
+KEEP[0] = np.uint64(0xFFFFFFFFFFFFFFFF)
+
 _TOP: Final = np.uint64(0x8080808080808080)
 _SEVEN: Final = np.uint64(0x7F7F7F7F7F7F7F7F)
 _ONE: Final = np.uint64(1)
@@ -36,7 +40,7 @@ def load64(words: Words, offset: Offsets) -> Words:
 def varint(word: Words) -> tuple[Offsets, Offsets]:
     """The varint at the low end of each word: its value, and its length in bytes.
 
-    A varint of eight bytes or more has length 8 and an undefined value.
+    Of a varint of eight bytes or more come its lowest 56 bits and the length 8.
     """
     stop = ~word & _TOP
     lowest = stop & (~stop + _ONE)

@@ -10,14 +10,15 @@ the chance that the count is one too low is about 1 in 180,000. Nobody can choos
 since the hash's secret is not in the file.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etcd_steward.registry.lanes import (
+    KEEP,
     Mask,
     Offsets,
     Shorts,
@@ -29,9 +30,6 @@ from etcd_steward.registry.lanes import (
 
 _PART: Final = 1 << 19
 """Records that are sorted at once: about 20 MB."""
-_KEEP: Final = ((1 << np.arange(0, 64, 8, dtype=np.uint64)) - np.uint64(1)).astype(np.uint64)
-"""By a key's length modulo 8, which bits of its last word belong to it."""
-_KEEP[0] = np.uint64(0xFFFFFFFFFFFFFFFF)
 _TOMBSTONE: Final = np.uint64(1)
 
 
@@ -54,7 +52,7 @@ class KeyHash:
         if longest > len(self._table):
             self._table = self._secrets(0, longest)
         text = load64(words, np.repeat(offset, counts) + (word << 3))
-        text[starts + counts - 1] &= _KEEP.take(length & 7)
+        text[starts + counts - 1] &= KEEP.take(length & 7)
         return self._finish(
             np.add.reduceat(self._mix(text, self._table.take(word)), starts), length
         )
@@ -121,22 +119,39 @@ class LiveKeys:
 
     def count(self) -> int:
         """Keys whose newest record is not a tombstone."""
-        total = sum(len(part) for part in self._hashes)
-        if not total:
-            return 0
-        ranks = self._ranks()
-        bits = max(0, (total // _PART).bit_length())
-        live = 0
-        for part in range(1 << bits):
-            live += _count_live(*self._part(part, bits, ranks))
-        return live
+        return sum(part.live for part in self._parts(self._ages()[0]))
 
-    def _ranks(self) -> Offsets:
-        """Each page's place in the order of revisions."""
+    def stale(self, main: int) -> tuple[int, Offsets, Offsets]:
+        """How many keys live, and which old records their newer ones have superseded.
+
+        Looked at are the pages that begin at revision `main` or below. Of each record come its page
+        (by order of adding) and its number there.
+        """
+        ranks, pages = self._ages()
+        old = int(np.count_nonzero(np.concatenate(self._mains) <= main)) if len(pages) else 0
+        live, found = 0, [np.zeros(0, dtype=np.int64)]
+        for part in self._parts(ranks):
+            live += part.live
+            found.append(part.superseded(old << 16))
+        ages = np.concatenate(found)
+        return live, pages[ages >> 16], ages & 0xFFFF
+
+    def _ages(self) -> tuple[Offsets, Offsets]:
+        """Each page's place in the order of revisions, and the pages in that order."""
+        if not self._mains:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         order = np.lexsort((np.concatenate(self._subs), np.concatenate(self._mains)))
         ranks = np.empty(len(order), dtype=np.int64)
         ranks[order] = np.arange(len(order), dtype=np.int64)
-        return ranks
+        return ranks, order
+
+    def _parts(self, ranks: Offsets) -> Iterator["_Ages"]:
+        total = sum(len(part) for part in self._hashes)
+        bits = max(0, (total // _PART).bit_length())
+        for part in range(1 << bits):
+            hashes, ages = self._part(part, bits, ranks)
+            if len(hashes):
+                yield _Ages.of(hashes, ages)
 
     def _part(self, part: int, bits: int, ranks: Offsets) -> tuple[Words, Offsets]:
         """The records whose hash begins with these bits, and their age."""
@@ -156,16 +171,37 @@ class LiveKeys:
             else:
                 hashes.append(chunk)
                 ages.append(age)
+        if not hashes:
+            return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
         return np.concatenate(hashes), np.concatenate(ages)
 
 
-def _count_live(hashes: Words, age: Offsets) -> int:
-    if not len(hashes):
-        return 0
-    order = np.argsort(hashes >> _TOMBSTONE)
-    hashes = hashes[order]
-    key = hashes >> _TOMBSTONE
-    starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
-    # The tombstone's bit travels below the age, so that the newest record carries its own.
-    newest = np.maximum.reduceat(age[order] * 2 + (hashes & _TOMBSTONE).view(np.int64), starts)
-    return int(np.count_nonzero((newest & 1) == 0))
+@dataclass(frozen=True, slots=True)
+class _Ages:
+    """The records of some keys, those of one key together."""
+
+    ages: Offsets
+    """Twice the age, plus one for a tombstone."""
+    starts: Offsets
+    """Where each key's records begin."""
+    newest: Offsets
+    """Per key, the highest of its ages."""
+
+    @classmethod
+    def of(cls, hashes: Words, ages: Offsets) -> Self:
+        order = np.argsort(hashes >> _TOMBSTONE)
+        hashes = hashes[order]
+        key = hashes >> _TOMBSTONE
+        starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+        ages = ages[order] * 2 + (hashes & _TOMBSTONE).view(np.int64)
+        return cls(ages, starts, np.maximum.reduceat(ages, starts))
+
+    @property
+    def live(self) -> int:
+        return int(np.count_nonzero((self.newest & 1) == 0))
+
+    def superseded(self, below: int) -> Offsets:
+        """The ages below a limit that are not the newest of their key."""
+        counts = np.diff(self.starts, append=len(self.ages))
+        ages: Offsets = self.ages[self.ages != np.repeat(self.newest, counts)] >> 1
+        return ages[ages < below]

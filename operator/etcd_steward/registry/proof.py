@@ -31,21 +31,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from etcd_steward.models.ports import ReadAt
-from etcd_steward.registry.bolt import Bolt, damaged
-from etcd_steward.registry.buckets import Bucket, check_bucket, open_bucket, root_buckets
+from etcd_steward.registry.bolt import Bolt, damaged, without_digest
+from etcd_steward.registry.buckets import MANY, Bucket, check_bucket, root_buckets, values
 from etcd_steward.registry.envelope import uid_of
-from etcd_steward.registry.mvcc import KeyBucket, KeyTotals
-from etcd_steward.registry.records import revision
+from etcd_steward.registry.mvcc import FIRST, KeyBucket, KeyTotals, compacted
 from etcd_steward.registry.wire import VARINT, Malformed, fields_of
 
 KUBE_SYSTEM: Final = b"/registry/namespaces/kube-system"
 """Where kube-apiserver keeps the Namespace whose uid names the cluster's data."""
-_DIGEST: Final = 32
-_FIRST: Final = 1
-"""The revision of an etcd that was never written to (server/storage/mvcc/kvstore.go)."""
-_MANY: Final = 1024
-"""More top-level buckets, alarms or members than this no etcd has."""
-_SHORT: Final = 4096
 _LONG: Final = 1 << 20
 _ALARMS: Final = {1: "NOSPACE", 2: "CORRUPT"}
 
@@ -136,13 +129,9 @@ def prove_structure(
     Memory (Python and numpy included): 60 MB, and 8 bytes per record and 70 per page. Raises
     `IntegrityError` naming the first damage and its page, and whatever `file` raises.
     """
-    if size is None:
-        size = file.size - (_DIGEST if file.size % 512 == _DIGEST else 0)
-    bolt = Bolt(file, size, progress)
+    bolt = Bolt(file, without_digest(file) if size is None else size, progress)
     found = _Found()
     for bucket in root_buckets(bolt):
-        if len(found.buckets) == _MANY:
-            raise damaged(f"it has more than {_MANY} buckets")
         found.buckets.append(bucket.name)
         _read_bucket(bolt, bucket, found, namespace_key)
     if found.keys is None or "meta" not in found.buckets:
@@ -152,17 +141,15 @@ def prove_structure(
 
 
 def _report(bolt: Bolt, found: _Found, keys: KeyTotals, pages: tuple[int, int]) -> StructureReport:
-    compacted = max(
-        _mark(found.meta, b"scheduledCompactRev"), _mark(found.meta, b"finishedCompactRev")
-    )
+    compact_revision = compacted(found.meta)
     return StructureReport(
         page_size=bolt.page_size,
         pages=bolt.pages,
         reachable_pages=pages[0],
         free_pages=pages[1],
         valid_metas=bolt.valid_metas,
-        revision=max(_FIRST, keys.newest, compacted),
-        compact_revision=compacted,
+        revision=max(FIRST, keys.newest, compact_revision),
+        compact_revision=compact_revision,
         records=keys.records,
         tombstones=keys.tombstones,
         live_keys=keys.live_keys,
@@ -183,25 +170,15 @@ def _read_bucket(bolt: Bolt, bucket: Bucket, found: _Found, watch: bytes | None)
         case "key":
             found.keys = KeyBucket(bolt, watch).read(bucket)
         case "meta":
-            found.meta = _values(bucket)
+            found.meta = values(bucket)
         case "cluster":
-            found.cluster = _values(bucket)
+            found.cluster = values(bucket)
         case "alarm":
             _read_alarms(bucket, found.alarms)
         case "members":
             _read_members(bucket, found.members)
         case _:
             check_bucket(bucket)
-
-
-def _values(bucket: Bucket) -> dict[bytes, bytes]:
-    values: dict[bytes, bytes] = {}
-    for entry in bucket.entries():
-        if entry.is_bucket:
-            check_bucket(open_bucket(entry, bucket.depth))
-        elif entry.value_size <= _SHORT and len(values) < _MANY:
-            values[entry.key] = entry.value(_SHORT)
-    return values
 
 
 def _read_alarms(bucket: Bucket, alarms: list[Alarm]) -> None:
@@ -211,8 +188,8 @@ def _read_alarms(bucket: Bucket, alarms: list[Alarm]) -> None:
             numbers = {one: value for one, kind, value, _ in fields_of(entry.key) if kind == VARINT}
         except Malformed as error:
             raise damaged(f"bucket alarm, page {entry.page}: {error}") from error
-        if len(alarms) == _MANY:
-            raise damaged(f"it has more than {_MANY} alarms")
+        if len(alarms) == MANY:
+            raise damaged(f"it has more than {MANY} alarms")
         kind = numbers.get(2, 0)
         alarms.append(Alarm(numbers.get(1, 0), _ALARMS.get(kind, str(kind))))
 
@@ -226,19 +203,9 @@ def _read_members(bucket: Bucket, members: list[Member]) -> None:
         except (ValueError, RecursionError) as error:
             raise damaged(f"bucket members, page {entry.page}: {error}") from error
         name = document.get("name") if isinstance(document, dict) else None
-        if len(members) == _MANY:
-            raise damaged(f"it has more than {_MANY} members")
+        if len(members) == MANY:
+            raise damaged(f"it has more than {MANY} members")
         members.append(Member(member_id, name if isinstance(name, str) else ""))
-
-
-def _mark(meta: dict[bytes, bytes], name: bytes) -> int:
-    """A compaction mark: the main revision of a stored revision."""
-    if name not in meta:
-        return 0
-    at = revision(meta[name])
-    if at is None:
-        raise damaged(f"bucket meta: {name.decode()} is no revision")
-    return at[0]
 
 
 def _number(meta: dict[bytes, bytes], name: bytes) -> int:

@@ -6,6 +6,7 @@ ascending order, leaving out those that are zero. That order is read here for al
 a record that deviates is read again by itself (`read_record`), and only then judged.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,6 +59,33 @@ class Record:
     version: int
     value_at: int
     value_size: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Some records at once, an array entry each; offsets count from the window's beginning.
+
+    Of a tombstone, and of a record that is not `good`, nothing but what `put` writes means
+    anything; a tombstone's key does.
+    """
+
+    key_at: Offsets
+    key_size: Offsets
+    create: Offsets
+    version: Offsets
+    value_at: Offsets
+    value_size: Offsets
+    lease: Offsets
+    good: Mask
+    """Which records were understood."""
+
+    def put(self, index: int, record: Record) -> None:
+        """Write down what was read of one record by itself."""
+        self.key_at[index], self.key_size[index] = record.key_at, record.key_size
+        self.create[index], self.version[index] = record.create, record.version
+        self.value_at[index], self.value_size[index] = record.value_at, record.value_size
+        self.lease[index] = record.lease
 
 
 def revisions(words: Words, octets: Octets, table: Table, ids: Offsets) -> Revisions:
@@ -91,20 +119,26 @@ def revision(key: bytes) -> tuple[int, int] | None:
     return main, sub << 1 | (len(key) == MARKED)
 
 
-def read_keys(
+def read_keys(words: Words, start: Offsets, size: Offsets) -> tuple[Offsets, Offsets, Mask]:
+    """Where each record's user key lies and how long it is, and where there is one at all."""
+    word = load64(words, start)
+    length, used = varint(word >> _EIGHT)
+    good = ((word & np.uint64(0xFF)) == _tag(_KEY, BYTES)) & (used < 8) & (length > 0)
+    key = start + 1 + used
+    good &= length <= start + size - key
+    return key, length, good
+
+
+def read_fields(
     words: Words, octets: Octets, start: Offsets, size: Offsets, at: Revisions
-) -> tuple[Offsets, Offsets, Mask]:
-    """Where each record's user key lies and how long it is, and which records were understood.
+) -> Fields:
+    """Read records whole.
 
     A record is understood if it has exactly the fields that etcd writes, in etcd's order, ends
     where it must, and says of itself what its revision says (`fits`).
     """
     end = start + size
-    word = load64(words, start)
-    length, used = varint(word >> _EIGHT)
-    good = ((word & np.uint64(0xFF)) == _tag(_KEY, BYTES)) & (used < 8) & (length > 0)
-    key = start + 1 + used
-    good &= length <= end - key
+    key, length, good = read_keys(words, start, size)
     cursor = key + np.where(good, length, 0)
     tombstone = at.tombstone
     done = good & tombstone & (cursor == end)
@@ -120,9 +154,12 @@ def read_keys(
     size, used = varint(word >> _EIGHT)
     behind = cursor + 1 + used
     good &= ~present | ((used < 8) & (size <= end - behind))
-    cursor = np.where(present & good, behind + size, cursor)
-    cursor = _skip_lease(words, octets, cursor, end)
-    return key, length, done | (good & (cursor == end))
+    present &= good
+    value = np.where(present, behind, cursor)
+    size = np.where(present, size, 0)
+    lease, cursor = _leases(words, octets, value + size, end)
+    good &= cursor == end
+    return Fields(key, length, create, version, value, size, lease, done | good)
 
 
 def _number(
@@ -134,20 +171,27 @@ def _number(
     return value, cursor + 1 + used, good & found
 
 
-def _skip_lease(words: Words, octets: Octets, cursor: Offsets, end: Offsets) -> Offsets:
-    """Behind the lease, where there is one; a lease ID usually has nine bytes."""
+def _leases(words: Words, octets: Octets, cursor: Offsets, end: Offsets) -> tuple[Offsets, Offsets]:
+    """The lease of each record, 0 where there is none, and where what follows it begins.
+
+    A lease ID usually has nine bytes, and ten where its uppermost bit is set.
+    """
+    lease = np.zeros_like(cursor)
     tag = octets.take(cursor, mode="clip") == _tag(_LEASE, VARINT)
     leased = np.flatnonzero((cursor < end) & tag)
     if not len(leased):
-        return cursor
+        return lease, cursor
     at = cursor[leased] + 1
-    _, used = varint(load64(words, at))
-    more = octets.take(at + 7, mode="clip") >= 0x80
-    used = np.where((used == 8) & more, 9, used)
-    more = (used == 9) & (octets.take(at + 8, mode="clip") >= 0x80)
+    value, used = varint(load64(words, at))
+    ninth, tenth = (octets.take(at + index, mode="clip").astype(np.int64) for index in (8, 9))
+    more = (used == 8) & (octets.take(at + 7, mode="clip") >= 0x80)
+    most = more & (ninth >= 0x80)
+    value |= np.where(more, (ninth & 0x7F) << 56, 0)
+    value |= np.where(most, tenth << 63, 0)
+    lease[leased] = value
     cursor = cursor.copy()
-    cursor[leased] = at + used + more
-    return cursor
+    cursor[leased] = at + used + more + most
+    return lease, cursor
 
 
 def _tag(number: int, kind: int) -> int:
@@ -165,7 +209,22 @@ def read_record(peek: Peek, start: int, size: int) -> Record:
             spans[number] = (at, length)
         elif number <= _LEASE:
             raise Malformed(f"field {number} has wire type {kind}")
-    return Record(*spans[_KEY], numbers[_CREATE], numbers[_MOD], numbers[_VERSION], *spans[_VALUE])
+    create, mod, version = numbers[_CREATE], numbers[_MOD], numbers[_VERSION]
+    return Record(*spans[_KEY], create, mod, version, *spans[_VALUE], numbers[_LEASE])
+
+
+def checked_record(
+    peek: Peek, span: tuple[int, int], at: tuple[int, int], where: Callable[[], str]
+) -> Record:
+    """One record by itself. Raises `IntegrityError` for what etcd would never write."""
+    try:
+        record = read_record(peek, *span)
+        wrong = fits(record, at)
+    except Malformed as error:
+        raise damaged(f"{where()}: its value is no KeyValue: {error}") from error
+    if wrong:
+        raise damaged(f"{where()}: {wrong}")
+    return record
 
 
 def fits(record: Record, at: tuple[int, int]) -> str:
