@@ -1,0 +1,446 @@
+"""`registry.parquet`: every live key with its value, sorted by namespace and key, read in place.
+
+The format is described in docs/registry-file.md. Pages carry checksums, which are verified whenever
+they are read; the footer has none, so whoever stores the file keeps the footer's digest elsewhere.
+
+This is the only module that imports pyarrow (70 MB and a third of a second): import it where it is
+needed, for work in threads or child processes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress, pairwise
+from operator import lt
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etcd_steward.errors import IntegrityError, Undecodable
+from etcd_steward.models.manifest import Footer, StoredFile
+from etcd_steward.models.ports import ReadAt
+from etcd_steward.models.registry import KeyPath, Record
+from etcd_steward.registry.files import Fetching, Sink, Span
+from etcd_steward.registry.lanes import Octets, Offsets
+from etcd_steward.registry.table import Entry, Group
+
+if TYPE_CHECKING:
+    from etcd_steward.registry.selection import Chosen
+
+_NUMBERS: Final = ("create_revision", "mod_revision", "version", "lease")
+_PATH: Final = ("resource", "api_group", "namespace", "name")
+_SAID: Final = ("api_version", "kind", "uid", "encoding")
+_FEW: Final = ("api_group", "resource", "namespace", "api_version", "kind", "encoding")
+"""Columns of few different words."""
+_ENCODINGS: Final = {
+    "key": "DELTA_BYTE_ARRAY",
+    "value": "DELTA_LENGTH_BYTE_ARRAY",
+    "name": "DELTA_BYTE_ARRAY",
+    "uid": "DELTA_LENGTH_BYTE_ARRAY",
+    **dict.fromkeys(_NUMBERS, "DELTA_BINARY_PACKED"),
+}
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("key", pa.binary(), nullable=False),
+        pa.field("value", pa.binary(), nullable=False),
+        *(pa.field(name, pa.int64(), nullable=False) for name in _NUMBERS),
+        *(pa.field(name, pa.string()) for name in ("api_group", "resource", "namespace", "name")),
+        *(pa.field(name, pa.string()) for name in _SAID),
+    ]
+)
+_NEVER_NULL: Final = ("key", "value", *_NUMBERS)
+_REVISION: Final = "etcdsteward.io/revision"
+_PREFIX: Final = "etcdsteward.io/registry-prefix"
+_MAGIC: Final = b"PAR1"
+_TRAILER: Final = 8
+"""Bytes behind the footer proper: its length, and the magic."""
+_LARGEST_FOOTER: Final = 256 << 20
+_ARROWS: Final = pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError
+"""What Arrow, and what is done with its arrays, may raise for a damaged file."""
+_HINT: Final = "make it anew with `etcd-steward snapshot index --force`, or use another backup"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A registry file that was written."""
+
+    rows: int
+    size: int
+    sha256: str
+    footer: Footer
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows as arrays: keys and values end to end, and where each begins and the last ends."""
+
+    keys: Octets
+    key_at: Offsets
+    values: Octets
+    value_at: Offsets
+    create_revision: Offsets
+    mod_revision: Offsets
+    version: Offsets
+    lease: Offsets
+
+
+def write(
+    out: Callable[[bytes], object], groups: Iterable[Group], *, revision: int, prefix: str
+) -> Made:
+    """Write a registry file to `out`, piece by piece; blocking.
+
+    `groups` are in the order of the file and become its row groups; `revision` and `prefix` (the
+    API server's `--etcd-prefix`) are noted in the file. While one group is compressed, the next one
+    is made. Raises what `groups` and `out` raise; the file has no end then.
+    """
+    about = {_REVISION: str(revision), _PREFIX: prefix}
+    sink, rows, last = Sink(out), 0, _BEFORE_ALL
+    writer = pq.ParquetWriter(
+        sink,
+        SCHEMA,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=list(_FEW),
+        column_encoding=_ENCODINGS,
+        write_statistics=["namespace", "key"],
+        write_page_checksum=True,
+        store_schema=False,
+    )
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="parquet") as threads:
+            writing: Future[None] | None = None
+            for group in groups:
+                last = _ascending(group, last)
+                table, rows = _table(group), rows + len(group.key)
+                if writing is not None:
+                    writing.result()
+                writing = threads.submit(writer.write_table, table, row_group_size=len(table))
+            if writing is not None:
+                writing.result()
+        writer.add_key_value_metadata(about)
+        sink.begin_footer()
+        writer.close()
+    except BaseException:
+        sink.abandon()  # the writer would write its footer when it is collected
+        raise
+    sink.end()
+    digest = hashlib.sha256(sink.footer).hexdigest()
+    return Made(rows, sink.size, sink.sha256, Footer(size=len(sink.footer), sha256=digest))
+
+
+_Place = tuple[bool, bytes, bytes]
+"""Where a row belongs: whether it has a namespace, the namespace, the key."""
+_BEFORE_ALL: Final[_Place] = False, b"", b""
+
+
+def _ascending(group: Group, last: _Place) -> _Place:
+    """The last row's place in the order. A file out of order would mislead every reader."""
+    spaces = [(one is not None, (one or "").encode()) for one in group.namespace]
+    places = [last, *((*space, key) for space, key in zip(spaces, group.key, strict=True))]
+    if not all(map(lt, places, places[1:])):
+        raise IntegrityError(
+            "the rows of a registry file are not in ascending order of namespace and key",
+            hint="report this: it is a bug",
+        )
+    return places[-1]
+
+
+def _table(group: Group) -> pa.Table:
+    columns = [pa.array(getattr(group, field.name), type=field.type) for field in SCHEMA]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+class RegistryFile:
+    """A registry file, of which only what is asked for is read; all methods block.
+
+    Raises `IntegrityError` wherever the file is not what it must be, and what its `ReadAt` raises.
+    Any number of threads may read at a time.
+    """
+
+    def __init__(
+        self, file: ReadAt, *, name: str = "registry.parquet", stored: StoredFile | None = None
+    ) -> None:
+        """`name` is for messages; `stored` is what vouches for the footer, where there is that."""
+        self._file = file
+        self._name = name
+        tail = self._tail(stored)
+        self._end = file.size - len(tail)
+        with self._explained():
+            self._about = pq.read_metadata(pa.BufferReader(tail))
+            found = self._about.schema.to_arrow_schema()
+        self._check_schema(found)
+        self._said: dict[bytes, bytes] = self._about.metadata or {}
+
+    @property
+    def rows(self) -> int:
+        """Live keys."""
+        return int(self._about.num_rows)
+
+    @property
+    def revision(self) -> int | None:
+        """The revision of etcd that it shows; None in a file that others have written."""
+        said = self._said.get(_REVISION.encode(), b"")
+        return int(said) if said.isdigit() else None
+
+    @property
+    def prefix(self) -> str:
+        """The API server's `--etcd-prefix` that its keys were read by."""
+        return self._said.get(_PREFIX.encode(), b"/registry").decode(errors="replace")
+
+    def namespaces(self) -> list[str]:
+        """Every namespace in which there is a key, in order."""
+        known: set[str] = set()
+        unknown = []
+        for group in range(self._about.num_row_groups):
+            low, high, only_nulls = self._bounds(group, "namespace")
+            if low is not None and low == high:
+                known.add(low)
+            elif not only_nulls:
+                unknown.append(group)
+        for table in self._tables(unknown, ("namespace",)):
+            known.update(filter(None, _words(table["namespace"])))
+        return sorted(known)
+
+    def read(self, chosen: "Chosen | None" = None) -> Iterator[list[Record]]:
+        """The keys that are chosen, with their values, in the order of the file, in batches."""
+        columns = ("key", "value", *_NUMBERS, *(_PATH if chosen is not None else ()))
+        for table in self._tables(self._groups(chosen), columns):
+            with self._explained():
+                keys, values = _blobs(table["key"]), _blobs(table["value"])
+                numbers = [_integers(table[name]) for name in _NUMBERS]
+                records = list(map(Record, keys, values, *numbers))
+                paths = _paths(table) if chosen is not None else ()
+            if chosen is not None:
+                wanted = map(chosen.wants, paths, keys, map(_labels_of, values))
+                records = list(compress(records, wanted))
+            if records:
+                yield records
+
+    def pieces(self) -> Iterator[Piece]:
+        """All rows in the order of the file, in batches, with nothing made of them."""
+        for table in self._tables(self._groups(None), ("key", "value", *_NUMBERS)):
+            with self._explained():
+                numbers = (table[name].to_numpy() for name in _NUMBERS)
+                yield Piece(*_text(table["key"]), *_text(table["value"]), *numbers)
+
+    def entries(
+        self, chosen: "Chosen | None" = None, *, sizes: bool = False
+    ) -> Iterator[list[Entry]]:
+        """The keys that are chosen, without their values, in the order of the file, in batches.
+
+        Values are fetched only for their `sizes`, or where labels choose.
+        """
+        by_labels = chosen is not None and chosen.by_labels
+        columns = ("key", *_NUMBERS, *_PATH, *_SAID, *(("value",) if sizes or by_labels else ()))
+        for table in self._tables(self._groups(chosen), columns):
+            with self._explained():
+                keys, paths = _blobs(table["key"]), _paths(table)
+                numbers = [_integers(table[name]) for name in _NUMBERS]
+                said = [_words(table[name]) for name in _SAID]
+                size = _sizes(table["value"]) if sizes else [None] * len(keys)
+                entries = list(map(Entry, keys, paths, *numbers, *said, size))
+                values = _blobs(table["value"]) if by_labels else [b""] * len(keys)
+            if chosen is not None:
+                wanted = map(chosen.wants, paths, keys, map(_labels_of, values))
+                entries = list(compress(entries, wanted))
+            if entries:
+                yield entries
+
+    def _tail(self, stored: StoredFile | None) -> bytes:
+        """The footer with its trailer, compared with what vouches for it."""
+        size = self._file.size
+        footer = stored.footer if stored is not None else None
+        if stored is not None and size != stored.size:
+            raise self._damaged(f"it has {size} bytes, and had {stored.size} when it was made")
+        if footer is not None:
+            length = footer.size
+        else:
+            trailer = self._file.read_at(max(0, size - _TRAILER), _TRAILER)
+            if len(trailer) != _TRAILER or trailer[4:] != _MAGIC:
+                raise self._damaged("it does not end as a Parquet file does")
+            length = int.from_bytes(trailer[:4], "little") + _TRAILER
+        if not _TRAILER < length <= min(size - len(_MAGIC), _LARGEST_FOOTER):
+            raise self._damaged(f"its footer can't have {length} bytes")
+        tail = self._file.read_at(size - length, length)
+        if footer is not None and hashlib.sha256(tail).hexdigest() != footer.sha256:
+            raise self._damaged("its footer is not the one that was written")
+        if len(tail) != length or int.from_bytes(tail[-8:-4], "little") + _TRAILER != length:
+            raise self._damaged("its footer is cut short")
+        return tail
+
+    def _check_schema(self, found: pa.Schema) -> None:
+        for index, field in enumerate(SCHEMA):
+            there = found.field(index) if index < len(found) else None
+            if there is None or not there.equals(field):
+                raise self._damaged(
+                    f"its column {index + 1} is {'missing' if there is None else there}, "
+                    f"and must be {field}"
+                )
+        if len(found) > len(SCHEMA):
+            raise self._damaged(f"it has {len(found)} columns, and must have {len(SCHEMA)}")
+
+    def _damaged(self, what: str) -> IntegrityError:
+        return IntegrityError(f"{self._name} can't be trusted: {what}", hint=_HINT)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what Arrow says, which never repeats what is in a value, as an error of ours."""
+        try:
+            yield
+        except _ARROWS as error:
+            what = str(error).partition("\n")[0][:200]
+            raise self._damaged(f"Arrow can't read it: {what}") from error
+
+    def _groups(self, chosen: "Chosen | None") -> list[int]:
+        """The row groups that can hold what is chosen."""
+        every = range(self._about.num_row_groups)
+        if chosen is None:
+            return list(every)
+        namespaces, ranges = chosen.namespaces(), chosen.ranges()
+        return [
+            group
+            for group in every
+            if self._holds_namespace(group, namespaces) and self._holds_key(group, ranges)
+        ]
+
+    def _holds_namespace(self, group: int, wanted: frozenset[str] | None) -> bool:
+        if wanted is None:
+            return True
+        low, high, only_nulls = self._bounds(group, "namespace")
+        if only_nulls or low is None:
+            return not only_nulls
+        return any(low.encode() <= one.encode() <= high.encode() for one in wanted)
+
+    def _holds_key(self, group: int, wanted: list[tuple[bytes, bytes]] | None) -> bool:
+        if wanted is None:
+            return True
+        low, high, _ = self._bounds(group, "key")
+        return low is None or any(
+            begin <= high and (end == b"\0" or low < end) for begin, end in wanted
+        )
+
+    def _bounds(self, group: int, column: str) -> tuple[Any, Any, bool]:
+        """Least and greatest value (None: not known), and whether there are only nulls."""
+        with self._explained():
+            index = SCHEMA.get_field_index(column)
+            found = self._about.row_group(group).column(index).statistics
+            if found is None:
+                return None, None, False
+            if found.has_min_max:
+                return found.min, found.max, False
+            rows = self._about.row_group(group).num_rows
+            return None, None, found.has_null_count and found.null_count == rows
+
+    def _chunks(self, group: int, columns: Sequence[str]) -> Iterator[Span]:
+        """Where these columns of a row group lie."""
+        about = self._about.row_group(group)
+        for name in columns:
+            column = about.column(SCHEMA.get_field_index(name))
+            begin = column.data_page_offset
+            if column.has_dictionary_page and 0 < column.dictionary_page_offset < begin:
+                begin = column.dictionary_page_offset
+            end = begin + column.total_compressed_size
+            if not len(_MAGIC) <= begin < end <= self._end:
+                raise self._damaged(f"row group {group}: column {name} lies outside of the file")
+            yield begin, end
+
+    def _tables(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of these row groups, one after the other."""
+        chunks = [sorted(self._chunks(group, columns)) for group in groups]
+        with Fetching(self._file, chunks) as source:
+            with self._explained():
+                parquet = pq.ParquetFile(
+                    source,
+                    metadata=self._about,
+                    read_dictionary=list(_FEW),
+                    pre_buffer=False,
+                    page_checksum_verification=True,
+                )
+            for group in groups:
+                source.next()
+                yield self._table(parquet, group, columns)
+
+    def _table(self, parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
+        with self._explained():
+            table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
+            rows = self._about.row_group(group).num_rows
+            lengths = {table.num_rows, *map(len, table.columns)}
+            nulls = sum(table[name].null_count for name in columns if name in _NEVER_NULL)
+        if lengths != {rows} or nulls or table.num_columns != len(columns):
+            raise self._damaged(f"row group {group} does not have the {rows} rows it must have")
+        return table
+
+
+# From Arrow to Python -----------------------------------------------------------------------------
+
+
+# Without pyarrow.compute, and what imports it behind the scenes: that takes another 0.1 s.
+
+
+def _text(column: pa.ChunkedArray) -> tuple[Octets, Offsets]:
+    """Values end to end, and where each begins and the last ends."""
+    octets, sizes = [np.zeros(0, dtype=np.uint8)], [np.zeros(1, dtype=np.int64)]
+    for chunk in column.chunks:
+        _, places, data = chunk.buffers()
+        at = np.frombuffer(places, dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        octets.append(np.frombuffer(data or b"", dtype=np.uint8)[at[0] : at[-1]])
+        sizes.append(np.diff(at).astype(np.int64))
+    whole = octets[-1] if len(octets) <= 2 else np.concatenate(octets)  # one needs no copy
+    return whole, np.cumsum(np.concatenate(sizes))
+
+
+def _blobs(column: pa.ChunkedArray) -> list[bytes]:
+    octets, at = _text(column)
+    view = octets.data
+    return [bytes(view[one:other]) for one, other in pairwise(at.tolist())]
+
+
+def _sizes(column: pa.ChunkedArray) -> list[int]:
+    sizes: list[int] = np.diff(_text(column)[1]).tolist()
+    return sizes
+
+
+def _integers(column: pa.ChunkedArray) -> list[int]:
+    numbers: list[int] = column.to_numpy().tolist()
+    return numbers
+
+
+def _words(column: pa.ChunkedArray) -> list[str | None]:
+    """Texts; of those columns that are read as dictionaries, each different one is made once."""
+    found: list[str | None] = []
+    for chunk in column.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            found += chunk.to_pylist()
+            continue
+        known, codes = chunk.dictionary.to_pylist(), chunk.indices.to_pylist()
+        found += [None if code is None else known[code] for code in codes]
+    return found
+
+
+def _paths(table: pa.Table) -> list[KeyPath | None]:
+    resources, api_groups, namespaces, names = (_words(table[name]) for name in _PATH)
+    return [
+        None if resource is None or name is None else KeyPath(resource, group or "", space, name)
+        for resource, group, space, name in zip(
+            resources, api_groups, namespaces, names, strict=True
+        )
+    ]
+
+
+def _labels_of(value: bytes) -> Callable[[], Mapping[str, str] | None]:
+    return partial(_labels, value)
+
+
+def _labels(value: bytes) -> Mapping[str, str] | None:
+    # It brings the descriptors of all built-in types, and few selections ask for labels.
+    from etcd_steward.registry import objectmeta  # noqa: PLC0415
+
+    try:
+        return objectmeta.read(value).labels
+    except Undecodable:
+        return None
