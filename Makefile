@@ -47,6 +47,10 @@ sandbox: servers  ## a control plane, an etcd and an S3 to play with
 bench: servers  ## the figures that the documentation names
 	$(PY) -m benchmarks.snapshot --compressed
 	$(PY) -m benchmarks.operator
+	$(PY) -m benchmarks.listing
+	$(PY) -m benchmarks.sidecar
+	$(PY) -m benchmarks.namespace
+	$(PY) -m benchmarks.hashkv
 
 generate: setup  ## CRDs, schemas and stubs from models and protocol
 	$(PY) tools/generate_crds.py

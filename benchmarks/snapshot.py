@@ -5,7 +5,8 @@
 For each size a fresh etcd is filled with keys of 1 kB and a fresh SeaweedFS is started. Each round
 runs the commands one after the other, in turning order, on the same data:
 
-- ours: `etcd-steward snapshot save` into S3, up to the written manifest, all proof included
+- ours: `etcd-steward snapshot save --no-index` into S3, up to the written manifest, all proof
+  included (what the registry file takes after that, `benchmarks.sidecar` measures)
 - theirs: `etcdctl snapshot save`, then `aws s3 cp`
 - with `--compressed` also: `etcdctl snapshot save`, `zstd -1 -T0`, `aws s3 cp`
 
@@ -118,7 +119,7 @@ class Round:
     def ours(self, figures: Figures) -> None:
         """`etcd-steward snapshot save`."""
         command = [
-            sys.executable, "-m", "etcd_steward", "snapshot", "save", "--no-progress",
+            sys.executable, "-m", "etcd_steward", "snapshot", "save", "--no-progress", "--no-index",
             *self._etcd.connection_flags(), "--store", f"s3://{BUCKET}/ours",
             "--s3-endpoint", self._s3.endpoint_url, "--s3-path-style",
             "--spool-dir", self._directory / "spool",

@@ -89,6 +89,10 @@ KINDS = (
                 "self.type == oldSelf.type",
                 "type can't be changed: create another EtcdBackup",
             ),
+            (
+                "self.type == 'RegistryExport' || (!has(self.include) && !has(self.exclude))",
+                "include and exclude are for type RegistryExport: a Snapshot is the whole database",
+            ),
         ),
         rules={
             "store": (
@@ -118,6 +122,7 @@ KINDS = (
         status=kinds.EtcdSnapshotStatus,
         columns=(
             ("Backup", "string", ".spec.backupName", 0),
+            ("Type", "string", ".status.type", 0),
             ("Phase", "string", ".status.phase", 0),
             ("Progress", "string", ".status.progress.text", 0),
             ("Revision", "integer", ".status.artifact.revision", 0),

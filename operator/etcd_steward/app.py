@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.engine.backup import back_up
 from etcd_steward.engine.catalogue import Identity, catalogue, identify
+from etcd_steward.engine.export import export
 from etcd_steward.engine.given import Given, find_object, open_local
 from etcd_steward.engine.importing import Imported, Wanted, import_snapshot
 from etcd_steward.engine.manifest_cache import ManifestCache
@@ -14,18 +16,22 @@ from etcd_steward.engine.manifests import find_manifest
 from etcd_steward.engine.prune import delete_backup, only
 from etcd_steward.engine.report import Report, Tracker
 from etcd_steward.engine.settle import clean, settle
+from etcd_steward.engine.sidecar import index_backup, index_spooled, known_index
 from etcd_steward.engine.spool import DeadRun, Spool
 from etcd_steward.errors import NoSuchStore, StewardError, on_side
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.models.connection import EtcdConnection, StoreSettings
 from etcd_steward.models.layout import Folder
-from etcd_steward.models.manifest import Manifest
-from etcd_steward.models.ports import Store
+from etcd_steward.models.manifest import Index, Manifest
+from etcd_steward.models.ports import OpenUpload, Store
 from etcd_steward.models.run import (
+    BackupRequest,
     Catalogued,
     CatalogueEntry,
     CatalogueRequest,
     DeleteRequest,
+    ExportRequest,
+    Failure,
     Result,
     Settled,
     SettleRequest,
@@ -33,6 +39,9 @@ from etcd_steward.models.run import (
     SpoolSettings,
 )
 from etcd_steward.store import open_store as _open_store
+
+_INDEX_AFTER = timedelta(minutes=10)
+"""A run that has not indexed its snapshot by then never will."""
 
 
 @asynccontextmanager
@@ -49,32 +58,48 @@ async def open_store(settings: StoreSettings) -> AsyncIterator[Store]:
         yield store
 
 
-async def take_snapshot(request: SnapshotRequest, report: Report) -> Result:
-    """Take one snapshot, or adopt what an earlier attempt of the same run has completed.
+async def take_snapshot(request: SnapshotRequest | ExportRequest, report: Report) -> Result:
+    """Make one backup, or adopt what an earlier attempt of the same run has completed.
 
     Raises `StewardError`. What earlier attempts left is settled first, and so is what runs that
-    were killed on this host left in this store.
+    were killed on this host left in this store. Once the backup is complete its sidecar is made;
+    if that fails, the result says why.
     """
-    tracker, run = Tracker(report), request.run[:8]
+    tracker, deadline = Tracker(report), Deadline.after(request.timeout)
     async with (
-        Deadline.after(request.timeout).enforce("the backup"),
         tracker.reporting(),
         open_store(request.store) as store,
         Spool.open(request.spool, request.run, report.warning) as spool,
     ):
-        if request.earlier or request.run != run:
-            with on_side("store"):
-                settled = await _settle_earlier(store, run, request, report)
-            if settled is not None:
-                return _result(store, settled)
-            report.settled()
-        for dead in spool.dead:
-            await _bury(store, dead, report)
-        async with open_etcd(request.etcd) as client:
-            manifest = await back_up(client, store, spool, request, tracker)
+        async with deadline.enforce("the backup"):
+            manifest = await _snapshot(request, store, spool, tracker)
+        index = None
+        if not isinstance(request, SnapshotRequest) or request.index:
+            prefixes = (request.registry_prefix,)
+            index = await index_spooled(store, spool, manifest, prefixes, tracker, deadline)
         for note in store.notes:
             report.warning(note)
-        return _result(store, manifest)
+        return _result(store, manifest, index)
+
+
+async def _snapshot(
+    request: SnapshotRequest | ExportRequest, store: Store, spool: Spool, tracker: Tracker
+) -> Manifest:
+    run, report = request.run[:8], tracker.report
+    if request.earlier or request.run != run:
+        with on_side("store"):
+            settled = await _settle_earlier(store, run, request, report)
+        if settled is not None:
+            return settled
+        report.settled()
+    for dead in spool.dead:
+        await _bury(store, dead, report)
+    async with open_etcd(request.etcd) as client:
+        match request:
+            case SnapshotRequest():
+                return await back_up(client, store, spool, request, tracker)
+            case ExportRequest():
+                return await export(client, store, spool, request, tracker)
 
 
 async def settle_run(request: SettleRequest, report: Report) -> Result | Settled:
@@ -90,7 +115,7 @@ async def settle_run(request: SettleRequest, report: Report) -> Result | Settled
         for dead in spool.dead:
             await _bury(store, dead, report)
         if isinstance(settled, Manifest):
-            return _result(store, settled)
+            return _result(store, settled, await known_index(store, settled))
         return Settled(aborted=settled)
 
 
@@ -99,7 +124,8 @@ async def look_through(
 ) -> Catalogued:
     """Tell of every backup of one name that the store holds, after pruning them.
 
-    An etcd that does not answer only forbids to delete. Raises `StewardError` of the store.
+    The newest verified one gets its sidecar where it has none. An etcd that does not answer only
+    forbids to delete. Raises `StewardError` of the store.
     """
     async with (
         Deadline.after(request.timeout).enforce("looking through the store"),
@@ -108,7 +134,41 @@ async def look_through(
     ):
         identity = await _identity(request)
         cache = ManifestCache(request.cache, store) if request.cache is not None else None
-        return await catalogue(store, request, identity, cache, tell)
+        found: list[CatalogueEntry] = []
+        outcome = await catalogue(store, request, identity, cache, found.append)
+        for entry in await _index_newest(store, request, found, report):
+            tell(entry)
+        return outcome
+
+
+async def _index_newest(
+    store: Store, request: CatalogueRequest, found: list[CatalogueEntry], report: Report
+) -> list[CatalogueEntry]:
+    """Make the sidecar of our newest verified snapshot, where its run has not come to that.
+
+    Older ones wait for `snapshot index`: each takes a download of the whole. A run that has just
+    recorded its snapshot may be about to make the sidecar itself.
+    """
+    mine = (entry for entry in reversed(found) if entry.ours and entry.verified_at is not None)
+    newest = next((entry for entry in mine if entry.indexed is not None), None)
+    if newest is None or newest.indexed or request.spool is None:
+        return found
+    if datetime.now(UTC) - newest.manifest.finished_at < _INDEX_AFTER:
+        return found
+    try:
+        await index_backup(
+            store,
+            newest.manifest,
+            request.spool,
+            report,
+            prefixes=(request.registry_prefix,),
+            timeout=request.timeout / 2,
+        )
+    except StewardError as error:
+        report.warning(f"{newest.url} could not be indexed: {error}")
+        return found
+    indexed = newest.model_copy(update={"indexed": True})
+    return [indexed if entry is newest else entry for entry in found]
 
 
 async def _identity(request: CatalogueRequest) -> Identity:
@@ -158,21 +218,27 @@ async def import_file(
 ) -> tuple[str, Imported]:
     """Import a snapshot that somebody else took; its URL in the store, and what is known of it.
 
-    Raises `StewardError`. What killed runs left in this store is cleaned up first.
+    Raises `StewardError`. What killed runs left in this store is cleaned up first. A new backup
+    gets its sidecar; if that fails, the report is warned.
     """
-    tracker = Tracker(report)
+    tracker, deadline = Tracker(report), Deadline.after(timeout)
     tracker.step = "Fetching"
     async with (
-        Deadline.after(timeout).enforce("the import"),
         tracker.reporting(),
         _given(source) as given,
         open_store(target) as store,
         Spool.open(spool, wanted.run, report.warning) as room,
     ):
-        for dead in room.dead:
-            await _bury(store, dead, report)
-        imported = await import_snapshot(given, store, room, wanted, tracker)
-        return f"{store.url}/{imported.manifest.folder}", imported
+        async with deadline.enforce("the import"):
+            for dead in room.dead:
+                await _bury(store, dead, report)
+            imported = await import_snapshot(given, store, room, wanted, tracker)
+        manifest = imported.manifest
+        if imported.new:
+            index = await index_spooled(store, room, manifest, wanted.prefixes, tracker, deadline)
+            if isinstance(index, Failure):
+                report.warning(f"the backup is complete, but not indexed: {index.text}")
+        return f"{store.url}/{manifest.folder}", imported
 
 
 @asynccontextmanager
@@ -185,12 +251,17 @@ async def _given(source: Source) -> AsyncIterator[Given]:
             yield await find_object(store, source.path)
 
 
-def _result(store: Store, manifest: Manifest) -> Result:
-    return Result(url=f"{store.url}/{manifest.folder}", manifest=manifest)
+def _result(store: Store, manifest: Manifest, index: Index | Failure | None = None) -> Result:
+    return Result(
+        url=f"{store.url}/{manifest.folder}",
+        manifest=manifest,
+        index=index if isinstance(index, Index) else None,
+        index_failure=index if isinstance(index, Failure) else None,
+    )
 
 
 async def _settle_earlier(
-    store: Store, run: str, request: SnapshotRequest, report: Report
+    store: Store, run: str, request: BackupRequest, report: Report
 ) -> Manifest | None:
     try:
         settled = await settle(store, run, request.earlier, report.warning)
@@ -212,6 +283,8 @@ async def _bury(store: Store, dead: DeadRun, report: Report) -> None:
         folder = Folder.parse(dead.journal.folder)
         if await find_manifest(store, folder) is None:
             await clean(store, folder, [dead.journal], report.warning)
+        else:  # it died over the sidecar
+            await store.abort(OpenUpload(dead.journal.key, dead.journal.upload_id))
     except StewardError as error:
         report.warning(f"what a killed run left in {dead.journal.folder} is still there: {error}")
     else:

@@ -19,9 +19,11 @@ from etcd_steward.errors import InvalidInput, StewardError
 from etcd_steward.memory import return_freed_memory
 from etcd_steward.models.run import (
     REQUEST,
+    BackupRequest,
     CatalogueRequest,
     DeleteRequest,
     Event,
+    ExportRequest,
     Failure,
     Journal,
     Progress,
@@ -47,7 +49,7 @@ class _Pipe:
     def begin(self, request: Request) -> None:
         """Note whether somebody else has begun what this job is to settle."""
         self._owing = not (
-            isinstance(request, SnapshotRequest)
+            isinstance(request, BackupRequest)
             and not request.earlier
             and request.run == request.run[:8]
         )
@@ -87,7 +89,7 @@ async def _job(line: bytes, pipe: _Pipe) -> Event:
         request = REQUEST.validate_json(line)
         pipe.begin(request)
         match request:
-            case SnapshotRequest():
+            case SnapshotRequest() | ExportRequest():
                 return await take_snapshot(request, pipe)
             case SettleRequest():
                 return await settle_run(request, pipe)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from etcd_steward.app import open_etcd, take_snapshot
-from etcd_steward.engine import backup
 from etcd_steward.engine.backup import back_up
 from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.spool import Spool
@@ -72,7 +71,7 @@ async def test_data_of_another_cluster_is_refused(
     key = b"/registry/namespaces/kube-system"
     async with open_etcd(request_of.etcd) as client:
         await client.put(key, thing.encode())
-        monkeypatch.setattr(backup, "_kube_system_uid", _another)
+        monkeypatch.setattr("etcd_steward.engine.attempt._kube_system_uid", _another)
         with pytest.raises(IntegrityError, match=uid):
             await take_snapshot(request_of, Heard())
         await client.delete(key)

@@ -38,7 +38,7 @@ async def test_a_snapshot_goes_to_s3_and_comes_back(
     assert header.split()[-1] == "URL"
     assert row.split()[-1] == url
     assert "Structure" in row
-    assert len(await seaweedfs.objects(bucket)) == 3  # snapshot, manifest, proof
+    assert len(await seaweedfs.objects(bucket)) == 5  # snapshot, manifest, proof, sidecar, index
 
     shown = await steward("snapshot", "show", url, *s3, "-o", "yaml", env=env)
     manifest = Manifest.model_validate(yaml.safe_load(shown.out)["manifest"])
@@ -49,7 +49,7 @@ async def test_a_snapshot_goes_to_s3_and_comes_back(
     assert verified.code == 0
     assert verified.json()["proof"]["level"] == "Structure"
     assert verified.json()["proof"]["readBack"] == "whole"
-    assert len(await seaweedfs.objects(bucket)) == 4
+    assert len(await seaweedfs.objects(bucket)) == 6
 
     target = tmp_path / "etcd.db"
     fetched = await steward("snapshot", "fetch", f"s3://{bucket}/prod", target, *s3[1:], env=env)
@@ -64,7 +64,8 @@ async def test_a_snapshot_goes_to_s3_and_comes_back(
 
 async def test_fetch_overwrites_only_when_told(etcd: EtcdCluster, tmp_path: Path) -> None:
     store = f"--store=file://{tmp_path / 'store'}"
-    saved = await steward("snapshot", "save", *etcd.connection_flags(), store)
+    saved = await steward("snapshot", "save", "--no-index", *etcd.connection_flags(), store)
+    assert (saved.code, len(files(tmp_path / "store"))) == (0, 3)  # snapshot, manifest, proof
     url, target = saved.out.strip(), tmp_path / "etcd.db"
     target.write_text("precious")
 
@@ -277,7 +278,7 @@ async def test_a_second_signal_ends_it_at_once_and_the_next_run_cleans_up(
         again = await steward(*save, *s3, env=seaweedfs.environment())
         assert again.code == 0
         assert await seaweedfs.open_uploads(bucket) == {}
-        assert len(await seaweedfs.objects(bucket)) == 3
+        assert len(await seaweedfs.objects(bucket)) == 5
         assert files(spool) == []
 
 
@@ -292,6 +293,7 @@ async def test_a_long_save_without_a_terminal_says_now_and_then_how_far_it_is(
         said = await steward(*save, *s3, env=seaweedfs.environment())
         assert said.code == 0
         steps = ("Reading from etcd", "Uploading", "Proving", "Reading back", "Recording")
+        steps += ("Indexing",)
         assert said.err != ""
         assert all(line.startswith(steps) for line in said.err.splitlines())
         quiet = await steward(*save, *s3, "--no-progress", env=seaweedfs.environment())

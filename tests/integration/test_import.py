@@ -192,7 +192,7 @@ async def test_it_comes_from_a_bucket_and_goes_to_another(
     said = await steward(*words, f"s3://{source}/{key}", env=env)
     assert (said.code, said.err) == (0, "")
     assert said.out.startswith(f"s3://{bucket}/prod/{UID[:8]}/_cli.imported/{TICK}-")
-    assert len(await seaweedfs.objects(bucket)) == 3
+    assert len(await seaweedfs.objects(bucket)) == 5
 
     missing = await steward(*words, f"s3://{source}/main/nothing", env=env)
     assert missing.code == 1

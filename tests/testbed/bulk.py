@@ -10,7 +10,7 @@ import base64
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -62,12 +62,13 @@ def entries(
     namespaces: int = 100,
     seed: int = 0,
     root: str = "/registry",
+    resources: Sequence[tuple[str, str, str]] = RESOURCES,
 ) -> Iterator[tuple[bytes, bytes]]:
     """Make the keys and values of one batch; each depends only on the arguments."""
     source = random.Random(f"{seed}:{batch}")  # noqa: S311  # reproducible, not secret
     for index in range(batch * BATCH, (batch + 1) * BATCH):
-        path, api_version, kind = RESOURCES[index % len(RESOURCES)]
-        namespace = f"team-{index // len(RESOURCES) % namespaces:04d}"
+        path, api_version, kind = resources[index % len(resources)]
+        namespace = f"team-{index // len(resources) % namespaces:04d}"
         name = f"{kind.lower()}-{index:08d}"
         noise = source.randbytes(RANDOM_BYTES)
         digits = noise[:16].hex()
@@ -91,6 +92,7 @@ async def load(
     namespaces: int = 100,
     seed: int = 0,
     root: str = "/registry",
+    resources: Sequence[tuple[str, str, str]] = RESOURCES,
     in_flight: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> Loaded:
@@ -109,7 +111,12 @@ async def load(
         nonlocal written, revision
         for batch in batches:
             pairs = entries(
-                batch, value_size=value_size, namespaces=namespaces, seed=seed, root=root
+                batch,
+                value_size=value_size,
+                namespaces=namespaces,
+                seed=seed,
+                root=root,
+                resources=resources,
             )
             answer = await connection.kv.Txn(_transaction(pairs), metadata=connection.metadata)
             written += BATCH

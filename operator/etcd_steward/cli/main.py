@@ -23,9 +23,17 @@ _VERBS = {
         "etcd_steward.cli.snapshot:snapshot",
         "Take, list, prove and fetch snapshots.",
     ),
+    "registry": (
+        "etcd_steward.cli.registry:registry",
+        "Look into a Kubernetes registry, live or in any backup.",
+    ),
     "restore": (
         "etcd_steward.cli.restore:restore",
         "Bring back what was lost.",
+    ),
+    "hashkv": (
+        "etcd_steward.cli.hashkv:hashkv",
+        "Hash all keys of a file, a backup or every member, to compare them.",
     ),
 }
 

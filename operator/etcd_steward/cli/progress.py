@@ -24,11 +24,14 @@ _WORDS = {
     "Connecting": "Looking at the members",
     "WaitingForRoom": "Waiting for room in the spool",
     "Streaming": "Reading from etcd",
+    "Exporting": "Reading from etcd",
     "Uploading": "Uploading",
     "ReadingBack": "Reading back",
     "Fetching": "Fetching",
     "Proving": "Proving",
     "Recording": "Recording",
+    "Indexing": "Indexing",
+    "Hashing": "Hashing",
 }
 
 
@@ -135,7 +138,7 @@ def reporting(*, progress: bool) -> Iterator[_Quiet]:
 
 def _amount(progress: Progress) -> tuple[int, int | None, str]:
     """What to show of a step: how much of how much, and the same in words."""
-    if progress.step in ("Streaming", "Fetching") or (
+    if progress.step in ("Streaming", "Exporting", "Fetching") or (
         progress.step == "ReadingBack" and progress.stored_bytes == 0
     ):
         return _part(progress.raw_bytes, progress.total_bytes)

@@ -216,7 +216,7 @@ class _Chosen:
             return await restore_member(SnapshotFile(self._file), request, tool, report)
         store_url, folder = split_url(self._url)
         async with open_store(self._store.settings(store_url)) as opened:
-            found = await resolve(opened, folder, *self._narrowed)
+            found = await resolve(opened, folder, *self._narrowed, kind="Snapshot")
             source = StoredSnapshot(opened, found.manifest)
             return await restore_member(source, request, tool, report)
 

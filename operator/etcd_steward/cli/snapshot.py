@@ -1,6 +1,5 @@
 """`etcd-steward snapshot …`: take, find, prove and fetch snapshots, with no Kubernetes needed."""
 
-import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from etcd_steward.cli.backup_name import BACKUP_NAME
 from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option, Verb, Verbs
 from etcd_steward.cli.output import emit, output_option, warn
@@ -23,6 +23,7 @@ from etcd_steward.cli.snapshot_find import (
     with_store,
 )
 from etcd_steward.cli.snapshot_import import import_snapshot
+from etcd_steward.cli.snapshot_index import index
 from etcd_steward.cli.snapshot_list import list_snapshots
 from etcd_steward.cli.snapshot_output import as_json, describe, proof_in_words, view
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
@@ -35,10 +36,6 @@ from etcd_steward.models.run import Result, SnapshotRequest, SpoolSettings
 # second, and neither `--help` nor a mistyped flag should wait for them.
 if TYPE_CHECKING:
     from etcd_steward.engine.manifests import Backup
-
-NAMESPACE = "_cli"
-"""Stands where the namespace of an EtcdBackup would: Kubernetes has none of this name."""
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,50}[a-z0-9])?")
 
 
 @click.group(
@@ -62,6 +59,7 @@ snapshot.add_command(import_snapshot)
 snapshot.add_command(list_snapshots)
 snapshot.add_command(delete)
 snapshot.add_command(prune)
+snapshot.add_command(index)
 
 
 @snapshot.command(
@@ -80,9 +78,9 @@ etcd-steward snapshot save --store file:///var/backups/etcd -o json | jq .revisi
 @click.option(
     "--name",
     cls=Option,
+    type=BACKUP_NAME,
     default="manual",
-    help=f"Name of the backup that this snapshot belongs to, as {NAMESPACE}.NAME.  "
-    "[default: manual]",
+    help="Name of the backup that this snapshot belongs to, as _cli.NAME.  [default: manual]",
 )
 @click.option(
     "--emergency",
@@ -90,6 +88,16 @@ etcd-steward snapshot save --store file:///var/backups/etcd -o json | jq .revisi
     is_flag=True,
     help="Take what a last member holds, even without a leader or under a CORRUPT alarm; the "
     "snapshot is marked as suspect.",
+)
+@click.option(
+    "--no-index",
+    "index_too",
+    cls=Option,
+    flag_value=False,
+    default=True,
+    type=bool,
+    help="Leave out registry.parquet, which takes memory: about 500 MB for a million keys. "
+    "`snapshot index` makes it later, anywhere.",
 )
 @click.option(
     "--registry-prefix",
@@ -106,8 +114,9 @@ def save(  # noqa: PLR0917  # one for each flag, all passed by name
     etcd: EtcdFlags,
     store: StoreFlags,
     spool: SpoolSettings,
-    name: str,
+    name: BackupRef,
     emergency: bool,
+    index_too: bool,
     registry_prefix: str,
     timeout: float,
     output: str,
@@ -117,23 +126,20 @@ def save(  # noqa: PLR0917  # one for each flag, all passed by name
 
     With -o json or yaml, its manifest is printed. The snapshot is read from a healthy follower into
     the spool, proven page by page, compressed and uploaded, and read back. Only then is its
-    manifest written: a backup without one does not exist.
+    manifest written: a backup without one does not exist. Last comes registry.parquet, which
+    `registry` and `restore` read in place; if only that fails, the exit code is 4.
     """
-    if not _NAME.fullmatch(name):
-        raise click.UsageError(
-            f"--name {name!r}: at most 52 lower-case letters, digits, '-' and '.', beginning and "
-            "ending with a letter or digit"
-        )
     request = SnapshotRequest(
         etcd=etcd.connection(),
         store=store.settings(),
         spool=spool,
-        backup=BackupRef(namespace=NAMESPACE, name=name),
+        backup=name,
         requester=RunRef(),
         run=secrets.token_hex(4),
         tick=datetime.now(UTC).replace(microsecond=0),
         registry_prefix="/" + registry_prefix.strip("/"),
         emergency=emergency,
+        index=index_too,
         timeout=timeout,
     )
     result = _take(request, progress=progress)
@@ -143,8 +149,10 @@ def save(  # noqa: PLR0917  # one for each flag, all passed by name
         emit(as_json(result.manifest), output)
     if result.manifest.suspect is not None:
         warn(f"this snapshot is suspect: {result.manifest.suspect}")
-        return SOMETHING_TO_LOOK_AT
-    return 0
+    if result.index_failure is not None:
+        warn(f"the snapshot is complete, but not indexed: {result.index_failure.text}")
+    looked = result.manifest.suspect is not None or result.index_failure is not None
+    return SOMETHING_TO_LOOK_AT if looked else 0
 
 
 def _take(request: SnapshotRequest, *, progress: bool) -> Result:

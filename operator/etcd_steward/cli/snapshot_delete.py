@@ -322,7 +322,7 @@ def _tell(url: str, found: "Orphans", dry_run: bool, output: str) -> None:
     for upload in found.uploads:
         click.echo(f"{word}: the open upload of {url}/{upload.key}")
     for one in found.runs:
-        what = f"{size(one.snapshot.size)}, " if one.snapshot is not None else ""
+        what = f"{size(one.size)}, " if one.size is not None else ""
         click.echo(f"{word}: {url}/{one.folder} ({what}without a manifest)")
     for upload in found.unknown:
         click.echo(

@@ -1,7 +1,7 @@
 """Which snapshots a verb means: the flags that say so, and the search in the store."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,7 @@ from etcd_steward.cli.output import warn
 from etcd_steward.cli.store_flags import StoreFlags
 from etcd_steward.errors import InvalidInput, NotFound, Unsupported
 from etcd_steward.models.layout import Folder
+from etcd_steward.models.manifest import BackupType
 from etcd_steward.models.ports import Store
 
 if TYPE_CHECKING:  # imported within the functions, see cli/snapshot.py
@@ -111,14 +112,23 @@ def cache_directory() -> Path:
 
 
 async def resolve(
-    store: Store, folder: Folder | None, cluster: str | None, backup: str | None
+    store: Store,
+    folder: Folder | None,
+    cluster: str | None,
+    backup: str | None,
+    *,
+    kind: BackupType | None = None,
 ) -> "Backup":
-    """The backup in `folder`, else the newest verified one, which is named on standard error."""
+    """The backup in `folder`, else the newest verified one, which is named on standard error.
+
+    With `kind`, the newest verified one of that type.
+    """
     from etcd_steward.engine.manifests import get_backup  # noqa: PLC0415
 
     if folder is not None:
         return await get_backup(store, folder)
     found, _ = await find_backups(store, cluster, backup)
+    found = [one for one in found if kind in {None, one.manifest.type}]
     verified = [one for one in found if one.verified]
     if not verified:
         which = "no snapshot" if not found else f"none of {len(found)} snapshots that is verified"
@@ -126,12 +136,17 @@ async def resolve(
             f"there is {which} in {store.url}",
             hint="`etcd-steward snapshot list` shows what there is",
         )
-    clusters = sorted({one.manifest.cluster for one in verified})
+    one_cluster(store, verified)
+    newest = verified[-1]
+    click.echo(f"Newest verified: {store.url}/{newest.manifest.folder}", err=True)
+    return newest
+
+
+def one_cluster(store: Store, found: "Sequence[Backup]") -> None:
+    """Raise `Unsupported` where backups are of several clusters."""
+    clusters = sorted({one.manifest.cluster for one in found})
     if len(clusters) > 1:
         raise Unsupported(
             f"{store.url} holds snapshots of {len(clusters)} clusters: {', '.join(clusters)}",
             hint="say which by --cluster, or name the snapshot's own URL",
         )
-    newest = verified[-1]
-    click.echo(f"Newest verified: {store.url}/{newest.manifest.folder}", err=True)
-    return newest

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import click
 
+from etcd_steward.cli.backup_name import BACKUP_NAME
 from etcd_steward.cli.framework import Option, Verb
 from etcd_steward.cli.output import emit, output_option
 from etcd_steward.cli.progress import progress_option, reporting
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # numpy, boto3 and pyrage: `--help` need not wait for them
     from etcd_steward.engine.importing import Imported, Wanted
 
 _WHAT = "What it is"
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,50}[a-z0-9])?")
 _CLUSTER_ID = re.compile(r"[0-9a-f]{1,16}")
 
 
@@ -49,6 +49,7 @@ curl -fsSL https://example.com/etcd.db.zst | etcd-steward snapshot import - --st
     "--name",
     cls=Option,
     section=_WHAT,
+    type=BACKUP_NAME,
     default="imported",
     help="Name of the backup that it becomes part of, as _cli.NAME.  [default: imported]",
 )
@@ -93,7 +94,7 @@ def import_snapshot(  # noqa: PLR0917  # one for each flag, all passed by name
     source: str,
     store: StoreFlags,
     spool: SpoolSettings,
-    name: str,
+    name: BackupRef,
     cluster: str | None,
     taken_at: str | None,
     identity: Path | None,
@@ -133,27 +134,23 @@ def _tell(url: str, imported: "Imported", output: str) -> None:
 
 
 def _wanted(
-    name: str,
+    name: BackupRef,
     cluster: str | None,
     taken_at: str | None,
     registry_prefix: str | None,
     identity: Path | None,
 ) -> "Wanted":
-    if not _NAME.fullmatch(name):
-        raise click.UsageError(
-            f"--name {name!r}: at most 52 lower-case letters, digits, '-' and '.', beginning and "
-            "ending with a letter or digit"
-        )
     if cluster is not None and not _CLUSTER_ID.fullmatch(cluster := cluster.lower()):
         raise click.UsageError(
             f"--cluster {cluster!r}: etcd's cluster ID in hex, such as cdf818194e3a8c32"
         )
     at = None if taken_at is None else _time(taken_at)
     from etcd_steward.engine.age import read_identities  # noqa: PLC0415  # see the top
-    from etcd_steward.engine.importing import PREFIXES, Wanted  # noqa: PLC0415  # see the top
+    from etcd_steward.engine.importing import Wanted  # noqa: PLC0415  # see the top
+    from etcd_steward.engine.sidecar import PREFIXES  # noqa: PLC0415
 
     return Wanted(
-        backup=BackupRef(namespace="_cli", name=name),
+        backup=name,
         run=secrets.token_hex(4),
         cluster_id=cluster,
         taken_at=at,

@@ -1,5 +1,6 @@
 """How snapshots look: as a line, as a page, as an object for programs."""
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +9,13 @@ import click
 from etcd_steward.cli.output import print_fields
 from etcd_steward.cli.values import human_age
 from etcd_steward.models.manifest import Manifest, Origin, Proof
+from etcd_steward.models.registry import Selection
 from etcd_steward.units import size
 
 if TYPE_CHECKING:  # it imports the engine, which `--help` need not wait for
     from etcd_steward.engine.manifests import Backup
 
-HEADER = ("TIME", "AGE", "CLUSTER", "BACKUP", "REVISION", "KEYS", "SIZE", "PROOF", "URL")
+HEADER = ("TIME", "AGE", "CLUSTER", "BACKUP", "TYPE", "REVISION", "KEYS", "SIZE", "PROOF", "URL")
 PRUNE_HEADER = ("TIME", "CLUSTER", "BACKUP", "SIZE", "PROOF", "KEPT", "URL")
 
 
@@ -28,6 +30,7 @@ def view(url: str, backup: "Backup") -> dict[str, Any]:
         "url": f"{url}/{backup.manifest.folder}",
         "manifest": as_json(backup.manifest),
         "proofs": [as_json(proof) for proof in backup.proofs],
+        "indexed": backup.indexed,
     }
 
 
@@ -45,6 +48,7 @@ def row(url: str, backup: "Backup") -> tuple[str, ...]:
         human_age((datetime.now(UTC) - manifest.tick).total_seconds()),
         manifest.cluster,
         f"{manifest.backup.namespace}.{manifest.backup.name}",
+        manifest.type,
         str(manifest.revision),
         str(manifest.live_keys),
         size(manifest.stored_size),
@@ -55,13 +59,16 @@ def row(url: str, backup: "Backup") -> tuple[str, ...]:
 
 def prune_row(url: str, backup: "Backup", kept: str) -> tuple[str, ...]:
     """Make a line of the table that says why a backup stays or goes."""
-    time, _, cluster, name, _, _, stored, proof, link = row(url, backup)
+    time, _, cluster, name, _, _, _, stored, proof, link = row(url, backup)
     return time, cluster, name, stored, proof, kept, link
 
 
 def proof_in_words(proof: Proof) -> str:
     """Say how hard a proof was, and when it was made."""
     words = f"{proof.level.value}, {proof.at:%Y-%m-%d %H:%M:%S}Z"
+    if proof.registry is not None:
+        read = proof.registry
+        return f"{words}, {read.rows:,} keys in {read.namespaces:,} namespaces read"
     if proof.structure is None:
         return words
     pages, records = proof.structure.reachable_pages, proof.structure.records
@@ -87,6 +94,34 @@ def _origin(origin: Origin | None) -> str:
     return f"{origin.name}{tool}{wrapped}  {size(origin.size)}  sha256 {origin.sha256}"
 
 
+def _contents(backup: "Backup") -> list[tuple[str, str]]:
+    """What is in a backup, by its type."""
+    manifest = backup.manifest
+    if manifest.type == "RegistryExport":
+        proven = manifest.proof.registry if manifest.proof is not None else None
+        bytes_ = 0 if proven is None else proven.key_bytes + proven.value_bytes
+        return [
+            ("Revision", str(manifest.revision)),
+            ("Selection", _selection(manifest.selection)),
+            ("Keys", f"{manifest.live_keys:,}"),
+            ("Size", f"{size(bytes_)} of keys and values, stored as {size(manifest.stored_size)}"),
+        ]
+    return [
+        ("Revision", f"{manifest.revision} (compacted up to {manifest.compact_revision})"),
+        ("Keys", f"{manifest.live_keys:,} live, {manifest.records:,} revisions"),
+        ("Size", f"{size(manifest.raw_size)}, stored as {size(manifest.stored_size)}"),
+        ("SHA-256", f"{manifest.raw_sha256} (uncompressed)"),
+        ("Indexed", "yes" if backup.indexed else "no: `snapshot index` makes registry.parquet"),
+    ]
+
+
+def _selection(selection: Selection | None) -> str:
+    if selection is None:
+        return "all keys"
+    given = selection.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return json.dumps(given, ensure_ascii=False)
+
+
 def describe(url: str, backup: "Backup") -> None:
     """Print all that is known of a backup."""
     manifest = backup.manifest
@@ -96,15 +131,10 @@ def describe(url: str, backup: "Backup") -> None:
         [
             ("URL", f"{url}/{manifest.folder}"),
             ("Suspect", manifest.suspect or ""),
+            ("Type", manifest.type),
             ("Backup", f"{manifest.backup.namespace}.{manifest.backup.name}"),
             ("Time", f"{manifest.tick:%Y-%m-%d %H:%M:%S}Z ({age} ago, took {took:.1f} s)"),
-            ("Revision", f"{manifest.revision} (compacted up to {manifest.compact_revision})"),
-            ("Keys", f"{manifest.live_keys:,} live, {manifest.records:,} revisions"),
-            (
-                "Size",
-                f"{size(manifest.raw_size)}, stored as {size(manifest.stored_size)}",
-            ),
-            ("SHA-256", f"{manifest.raw_sha256} (uncompressed)"),
+            *_contents(backup),
             ("Cluster", f"{manifest.cluster} ({_cluster_id(manifest)})"),
             ("kube-system", manifest.kube_system_uid or ""),
             ("Member", _member(manifest)),

@@ -9,59 +9,30 @@ Nothing is called complete before the last step, and whatever fails before it le
 
 import asyncio
 import os
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from etcd_steward import __version__
 from etcd_steward.deadline import Deadline
 from etcd_steward.engine.announce import announced
+from etcd_steward.engine.attempt import Attempt, Source, find_source
 from etcd_steward.engine.deposit import Deposit, Stored
 from etcd_steward.engine.drain import Drained, drain
-from etcd_steward.engine.members import Choice, choose
 from etcd_steward.engine.prove import Proven, prove
 from etcd_steward.engine.report import Tracker
-from etcd_steward.engine.spool import Spool
+from etcd_steward.engine.spool import SPOOLED, Spool
 from etcd_steward.engine.spoolfile import SpoolFile
 from etcd_steward.engine.tasks import together
 from etcd_steward.errors import IntegrityError, on_side
 from etcd_steward.etcd.client import EtcdClient
-from etcd_steward.etcd.member import Member
-from etcd_steward.models.layout import Folder, cluster_folder
 from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.ports import Store
 from etcd_steward.models.run import SnapshotRequest
-from etcd_steward.registry.envelope import uid_of
 
+_Run = Attempt[SnapshotRequest]
 _ENOUGH_CORES = 3
 """From so many on, compression does not take from the stream what etcd and gRPC need."""
 _REGISTRY = "/registry"
 """Where the proof looks for the kube-system Namespace."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where a snapshot comes from, and where it goes."""
-
-    choice: Choice
-    member: Member
-    kube_system_uid: str | None
-    folder: Folder
-
-
-@dataclass(slots=True)
-class _Run:
-    """One attempt, and what it has begun."""
-
-    client: EtcdClient
-    spool: Spool
-    request: SnapshotRequest
-    tracker: Tracker
-    deposit: Deposit
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    def wait(self) -> None:
-        """Say that other runs must end first."""
-        self.tracker.step = "WaitingForRoom"
 
 
 async def back_up(
@@ -80,7 +51,7 @@ async def back_up(
 
 async def _make(run: _Run) -> Manifest:
     with on_side("etcd"):
-        source = await _find_source(run)
+        source = await find_source(run, emergency=run.request.emergency)
     with on_side("store"):
         there = await run.deposit.recorded(source.folder)
     if there is not None:
@@ -91,33 +62,9 @@ async def _make(run: _Run) -> Manifest:
     return manifest
 
 
-async def _find_source(run: _Run) -> _Source:
-    request = run.request
-    choice = choose(await run.client.members(), emergency=request.emergency)
-    for warning in choice.warnings:
-        run.tracker.report.warning(warning)
-    member = run.client.member(choice.status)
-    uid = await _kube_system_uid(member, request.registry_prefix)
-    folder = Folder(
-        cluster=cluster_folder(uid, f"{choice.status.cluster_id:x}"),
-        namespace=request.backup.namespace,
-        name=request.backup.name,
-        tick=request.tick,
-        run=request.run,
-    )
-    return _Source(choice, member, uid, folder)
-
-
-async def _kube_system_uid(member: Member, prefix: str) -> str | None:
-    """The uid that follows the data; read without consensus, since it never changes."""
-    key = f"{prefix}/namespaces/kube-system".encode()
-    found = await member.range(key, serializable=True)
-    return uid_of(found.kvs[0].value) if found.kvs else None
-
-
-async def _transfer(run: _Run, source: _Source) -> tuple[Drained, Stored, Proven]:
+async def _transfer(run: _Run, source: Source) -> tuple[Drained, Stored, Proven]:
     await run.spool.wait_for_room(source.choice.status.db_size, run.wait)
-    file = run.spool.create("snapshot.db")
+    file = run.spool.create(SPOOLED)
     behind = len(os.sched_getaffinity(0)) >= _ENOUGH_CORES
     try:
         async with together() as group:
@@ -136,7 +83,7 @@ async def _transfer(run: _Run, source: _Source) -> tuple[Drained, Stored, Proven
         file.close()
 
 
-async def _drain(run: _Run, source: _Source, file: SpoolFile) -> tuple[Drained, int]:
+async def _drain(run: _Run, source: Source, file: SpoolFile) -> tuple[Drained, int]:
     """Read the member, announced; what came, and the revision read through it just before."""
     run.tracker.step = "Streaming"
     if source.choice.suspect is not None:  # without a leader nothing can be written or agreed on
@@ -152,13 +99,13 @@ async def _drain(run: _Run, source: _Source, file: SpoolFile) -> tuple[Drained, 
         return await _read(run, source, file), revision
 
 
-async def _read(run: _Run, source: _Source, file: SpoolFile) -> Drained:
+async def _read(run: _Run, source: Source, file: SpoolFile) -> Drained:
     deadline = Deadline.after(run.request.timeout)
     async with source.member.snapshot(deadline=deadline) as stream:
         return await drain(stream, source.member.endpoint, run.spool, file, run.tracker)
 
 
-def _check_uid(run: _Run, source: _Source, proven: Proven) -> None:
+def _check_uid(run: _Run, source: Source, proven: Proven) -> None:
     """The folder is named after the data's own cluster: what was read must be of that cluster."""
     named, read = source.kube_system_uid, proven.report.kube_system_uid
     if run.request.registry_prefix != _REGISTRY or not named or not read or named == read:
@@ -171,7 +118,7 @@ def _check_uid(run: _Run, source: _Source, proven: Proven) -> None:
 
 
 def _manifest(
-    run: _Run, source: _Source, drained: Drained, stored: Stored, proven: Proven
+    run: _Run, source: Source, drained: Drained, stored: Stored, proven: Proven
 ) -> Manifest:
     status, now = source.choice.status, datetime.now(UTC)
     suspect = source.choice.suspect

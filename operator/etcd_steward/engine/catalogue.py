@@ -209,6 +209,7 @@ def _entry(store: Store, backup: Backup, *, ours: bool, kept: tuple[str, ...]) -
         verified_at=strongest.at if strongest is not None and backup.verified else None,
         ours=ours,
         kept=kept,
+        indexed=backup.indexed if backup.manifest.type == "Snapshot" else None,
     )
 
 

@@ -4,7 +4,7 @@ What every backup has in common, whether it was taken here or imported.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -102,6 +102,21 @@ class Deposit:
         """
         if not behind:
             await file.ended()
+        compressed = Compressed(file, behind=behind)
+        async with aclosing(compressed.frames()) as frames:
+            written = await self.upload(folder, folder.snapshot, frames, size=bound(size))
+        with on_side("store"):
+            self.tracker.step = "ReadingBack"
+            checked = await read_back(self.store, written)
+        return Stored(written, compressed.sha256, checked)
+
+    async def upload(
+        self, folder: Folder, key: str, pieces: AsyncIterator[bytes], *, size: int
+    ) -> Written:
+        """Upload a file of `folder` and compare the store's checksum; `size`: bytes at most.
+
+        Written down before the first byte, so that whoever finds this process dead cleans up.
+        """
 
         async def started(upload: OpenUpload) -> None:
             self.journal = Journal(folder=str(folder), key=upload.key, upload_id=upload.upload_id)
@@ -111,15 +126,8 @@ class Deposit:
         def sent(stored: int) -> None:
             self.tracker.stored = stored
 
-        compressed = Compressed(file, behind=behind)
         with on_side("store"):
-            async with aclosing(compressed.frames()) as frames:
-                written = await self.store.write(
-                    folder.snapshot, frames, size_hint=bound(size), started=started, sent=sent
-                )
-            self.tracker.step = "ReadingBack"
-            checked = await read_back(self.store, written)
-        return Stored(written, compressed.sha256, checked)
+            return await self.store.write(key, pieces, size_hint=size, started=started, sent=sent)
 
     async def record(self, manifest: Manifest) -> None:
         """Make it a backup."""

@@ -1,4 +1,4 @@
-"""Reading a stored snapshot back, whole and in order, with both digests compared."""
+"""Reading a stored backup back, whole and in order, with both digests compared."""
 
 import asyncio
 import hashlib
@@ -18,16 +18,16 @@ _CHUNK = 16 << 20
 class _Digests:
     """Hashes a stored file and what is in it, handing on the latter."""
 
-    def __init__(self, sink: Callable[[bytes], object]) -> None:
+    def __init__(self, sink: Callable[[bytes], object], *, compressed: bool) -> None:
         self._sink = sink
-        self._decompressor = Decompressor()
+        self._decompressor = Decompressor() if compressed else None
         self.stored = hashlib.sha256()
         self.raw = hashlib.sha256()
         self.raw_size = 0
 
     def take(self, data: bytes) -> None:
         self.stored.update(data)
-        for piece in self._decompressor.feed(data):
+        for piece in (data,) if self._decompressor is None else self._decompressor.feed(data):
             self.raw.update(piece)
             self.raw_size += len(piece)
             self._sink(piece)
@@ -38,10 +38,11 @@ class _Digests:
                 f"{url} is not what its manifest says: the stored bytes differ",
                 hint="it was altered in the store: use another backup",
             )
-        self._decompressor.close()
+        if self._decompressor is not None:
+            self._decompressor.close()
         if self.raw.hexdigest() != manifest.raw_sha256:
             raise IntegrityError(
-                f"{url} does not hold the snapshot that its manifest says",
+                f"{url} does not hold what its manifest says",
                 hint="use another backup, and report this: it was stored that way",
             )
 
@@ -49,7 +50,7 @@ class _Digests:
 async def download(
     store: Store, manifest: Manifest, sink: Callable[[bytes], object], tracker: Tracker
 ) -> None:
-    """Hand the uncompressed snapshot to `sink`, in order; called in a worker thread.
+    """Hand the uncompressed snapshot, or an export, to `sink`, in order, in a worker thread.
 
     The next chunk is fetched while this one is decompressed. Raises `NotFound`, or
     `IntegrityError` after the last byte if a digest differs: whoever keeps the bytes must wait.
@@ -57,7 +58,7 @@ async def download(
     key = f"{manifest.folder}/{manifest.snapshot.name}"
     file = await store.open(key)
     tracker.total, tracker.raw = manifest.raw_size, 0
-    digests = _Digests(sink)
+    digests = _Digests(sink, compressed=manifest.snapshot.role == "snapshot")
     fetching = _fetch(file, 0)
     try:
         for offset in range(0, file.size, _CHUNK):

@@ -22,7 +22,8 @@ from etcd_steward.engine.manifests import find_manifest
 from etcd_steward.engine.prove import Proven, prove
 from etcd_steward.engine.provenance import Named, merged, read_name, taken_at
 from etcd_steward.engine.report import Tracker
-from etcd_steward.engine.spool import Spool
+from etcd_steward.engine.sidecar import PREFIXES
+from etcd_steward.engine.spool import SPOOLED, Spool
 from etcd_steward.engine.spoolfile import SpoolFile
 from etcd_steward.engine.unpack import Unpacked, unpack
 from etcd_steward.errors import (
@@ -38,8 +39,6 @@ from etcd_steward.models.ports import Store
 
 Answer = TypeVar("Answer")
 
-PREFIXES: Final = ("/registry", "/kubernetes.io")
-"""The API server's `--etcd-prefix`: its default, and OpenShift's."""
 _UNKNOWN: Final = "0"
 """No cluster and no member has this ID: etcd's raft calls it None."""
 _UID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{1,28}")
@@ -107,7 +106,7 @@ async def import_snapshot(
     """
     deposit = Deposit(store, spool, tracker, wanted.run, None)
     work = _Work(given, wanted, deposit, datetime.now(UTC))
-    with closing(spool.create("snapshot.db")) as file:
+    with closing(spool.create(SPOOLED)) as file:
         snapshot = await _read(work, spool, file)
         with on_side("store"):
             before = await _imported_before(store, snapshot)

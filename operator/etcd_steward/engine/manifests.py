@@ -17,7 +17,7 @@ from etcd_steward.errors import (
     StewardError,
     Unsupported,
 )
-from etcd_steward.models.layout import MANIFEST, SNAPSHOT, Folder, may_hold_runs
+from etcd_steward.models.layout import INDEX, MANIFEST, REGISTRY, SNAPSHOT, Folder, may_hold_runs
 from etcd_steward.models.manifest import MANIFEST_LIMIT, Level, Manifest, Proof
 from etcd_steward.models.ports import ObjectInfo, Store
 
@@ -33,6 +33,8 @@ class Backup:
 
     manifest: Manifest
     proofs: tuple[Proof, ...]
+    indexed: bool = False
+    """Whether `index.json` vouches for a sidecar of this snapshot."""
 
     @property
     def strongest(self) -> Proof | None:
@@ -122,8 +124,11 @@ async def get_backup(store: Store, folder: Folder) -> Backup:
             f"there is no backup in {store.url}/{folder}",
             hint="`etcd-steward snapshot list` shows those that are complete",
         )
-    infos = [info async for info in store.list(f"{folder}/proofs/")]
-    return Backup(manifest, await _proofs(_Reader(store), folder, manifest, infos))
+    found = Contents(folder)
+    async for info in store.list(f"{folder}/"):
+        found.add(info.key.removeprefix(f"{folder}/"), info)
+    proofs = await _proofs(_Reader(store), folder, manifest, found.proofs)
+    return Backup(manifest, proofs, found.indexed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +191,10 @@ class Contents:
     folder: Folder
     manifest: ObjectInfo | None = None
     proofs: list[ObjectInfo] = field(default_factory=list)
-    snapshot: ObjectInfo | None = None
+    size: int | None = None
+    """Bytes of snapshot and registry file; None if there is neither."""
+    indexed: bool = False
+    """Whether a snapshot has a sidecar."""
     touched: datetime | None = None
     """When something in it was last written."""
 
@@ -195,8 +203,10 @@ class Contents:
         self.touched = max(self.touched or info.modified, info.modified)
         if name == MANIFEST:
             self.manifest = info
-        elif name == SNAPSHOT:
-            self.snapshot = info
+        elif name in {SNAPSHOT, REGISTRY}:
+            self.size = (self.size or 0) + info.size
+        elif name == INDEX:
+            self.indexed = True
         elif name.startswith("proofs/"):
             self.proofs.append(info)
 
@@ -281,7 +291,8 @@ async def _read(reader: _Reader, one: Contents) -> Backup | Unreadable | None:
         return None
     except (IntegrityError, Unsupported, Refused) as error:
         return Unreadable(one.folder, error)
-    return Backup(manifest, await _proofs(reader, one.folder, manifest, one.proofs))
+    proofs = await _proofs(reader, one.folder, manifest, one.proofs)
+    return Backup(manifest, proofs, one.indexed)
 
 
 async def backups(

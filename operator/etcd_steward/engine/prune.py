@@ -12,7 +12,7 @@ from typing import Final
 from etcd_steward.engine.manifests import Contents, contents, find_manifest, folder_of
 from etcd_steward.engine.tasks import together
 from etcd_steward.errors import Refused, Unavailable
-from etcd_steward.models.layout import MANIFEST, SNAPSHOT, Folder
+from etcd_steward.models.layout import INDEX, MANIFEST, REGISTRY, SNAPSHOT, Folder
 from etcd_steward.models.manifest import BackupRef, Manifest
 from etcd_steward.models.ports import ObjectInfo, OpenUpload, Store
 
@@ -67,7 +67,7 @@ async def delete_backup(store: Store, folder: Folder, check: Check) -> bool:
     left = await _own_files(store, folder, manifest)
     if manifest is None and not any(_is_proof(folder, info.key) for info in left):
         return False
-    for info in sorted(left, key=lambda info: _is_proof(folder, info.key)):
+    for info in sorted(left, key=lambda info: _last(folder, info.key)):
         await store.delete(info.key)
     for info in await _own_files(store, folder, manifest):
         raise _still_there(store, info.key)
@@ -94,12 +94,19 @@ def _still_there(store: Store, key: str) -> Unavailable:
     )
 
 
+def _last(folder: Folder, key: str) -> int:
+    """In which order files go: first what vouches for another."""
+    return 2 if _is_proof(folder, key) else key != folder.index
+
+
 def _is_proof(folder: Folder, key: str) -> bool:
     return _PROOF.fullmatch(key.removeprefix(f"{folder}/")) is not None
 
 
 async def _own_files(store: Store, folder: Folder, manifest: Manifest | None) -> list[ObjectInfo]:
-    own = {SNAPSHOT, MANIFEST} | {file.name for file in (manifest.files if manifest else ())}
+    own = {SNAPSHOT, MANIFEST, REGISTRY, INDEX} | {
+        file.name for file in (manifest.files if manifest else ())
+    }
     return [
         info
         async for info in store.list(f"{folder}/")
@@ -125,7 +132,9 @@ async def find_orphans(store: Store, before: datetime, wanted: Callable[[Folder]
     busy: set[str] = set()
     async for upload in store.uploads(""):
         folder = folder_of(upload.key.rpartition("/")[0])
-        if folder is None or not wanted(folder) or upload.key != folder.snapshot:
+        if folder is None or not wanted(folder):
+            continue
+        if upload.key not in {folder.snapshot, folder.registry}:
             continue
         if upload.begun is not None and upload.begun < before:
             old.append(upload)
@@ -137,7 +146,7 @@ async def find_orphans(store: Store, before: datetime, wanted: Callable[[Folder]
         one
         for one in await contents(store, wanted=wanted)
         if one.manifest is None
-        and (one.snapshot is not None or one.proofs)
+        and (one.size is not None or one.proofs)
         and str(one.folder) not in busy
         and one.touched is not None
         and one.touched < before

@@ -97,6 +97,7 @@ async def restore_member(
     refuse_early(request)
     manifest = source.manifest
     if manifest is not None:
+        _refuse_export(manifest, source.name)
         _refuse_suspect(manifest, report, unproven=request.unproven)
         tool.must_suit(manifest.etcd_version, bumps=request.bump is not None)
         _doubt_bump(manifest, request.bump, report)
@@ -220,6 +221,14 @@ def _flags(request: MemberRequest, token: str, data: Path, log: Path | None) -> 
     if request.bump is not None:
         flags += [f"--bump-revision={request.bump}", "--mark-compacted"]
     return flags
+
+
+def _refuse_export(manifest: Manifest, name: str) -> None:
+    if manifest.type == "RegistryExport":
+        raise Refused(
+            f"{name} is a registry export: single objects can be had from it, but no etcd",
+            hint="choose a backup of type Snapshot; `etcd-steward snapshot list` shows the type",
+        )
 
 
 def _refuse_suspect(manifest: Manifest, report: Report, *, unproven: bool) -> None:

@@ -29,12 +29,14 @@ async def settle(store: Store, run: str, earlier: Sequence[Journal], warn: Warn)
     for folder in known:
         manifest = await find_manifest(store, folder)
         if manifest is not None:
+            await _end_uploads(store, folder, warn)  # it died over the sidecar
             return await adopt(store, manifest, run)
     found = await _look_around(store, run, known, warn)
     unknown = [folder for folder in found if folder not in known]
     for folder in unknown:
         manifest = await find_manifest(store, folder)
         if manifest is not None and ours(manifest, run):
+            await _end_uploads(store, folder, warn)
             return await adopt(store, manifest, run)
         if manifest is not None:
             found.remove(folder)  # another run that has the same digits
@@ -76,17 +78,21 @@ async def clean(
     """
     for journal in journals:
         await store.abort(OpenUpload(journal.key, journal.upload_id))
-    try:  # begun, but its answer was lost
-        for upload in [upload async for upload in store.uploads(f"{folder}/")]:
-            await store.abort(upload)
-    except Unauthorized as error:
-        warn(f"could not look for unfinished uploads in {folder}: {error}")
+    await _end_uploads(store, folder, warn)  # begun, but its answer was lost
     left = await _keys(store, folder)
     if folder.manifest in left:
         return await find_manifest(store, folder)
     for key in left:
         await store.delete(key)
     return await _latecomer(store, folder)
+
+
+async def _end_uploads(store: Store, folder: Folder, warn: Warn) -> None:
+    try:
+        for upload in [upload async for upload in store.uploads(f"{folder}/")]:
+            await store.abort(upload)
+    except Unauthorized as error:
+        warn(f"could not look for unfinished uploads in {folder}: {error}")
 
 
 async def _latecomer(store: Store, folder: Folder) -> Manifest | None:

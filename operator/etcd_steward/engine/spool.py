@@ -19,10 +19,14 @@ from pathlib import Path
 
 from etcd_steward.engine.spoolfile import SpoolFile, too_small
 from etcd_steward.errors import InvalidInput, OutOfSpace, Unavailable
+from etcd_steward.models.ports import ReadAt
 from etcd_steward.models.run import Journal, SpoolSettings
+from etcd_steward.store.local_files import LocalReadAt
 
 log = logging.getLogger(__name__)
 
+SPOOLED = "snapshot.db"
+"""Name of a snapshot in a run's directory."""
 _DISK_RESERVE = 0.05
 """Share of the disk that is left free."""
 _LOOK_AGAIN = 1.0
@@ -137,6 +141,11 @@ class Spool:
     def create(self, name: str) -> SpoolFile:
         """A new, empty file."""
         return SpoolFile(self.directory / name)
+
+    def reopen(self, name: str) -> ReadAt | None:
+        """A file that was written here and closed; None if there is none of that name."""
+        path = self.directory / name
+        return LocalReadAt(path) if path.exists() else None
 
     def write_journal(self, store: str, journal: Journal) -> None:
         """Keep what the next run must clean up if this process is killed; on disk on return."""

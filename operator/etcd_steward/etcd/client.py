@@ -2,16 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from etcd_steward.deadline import Deadline
-from etcd_steward.errors import InvalidInput, StewardError, TransientError, Unavailable, Untrusted
-from etcd_steward.etcd import auth, errors, paging, stubs, tls
+from etcd_steward.errors import (
+    Compacted,
+    InvalidInput,
+    StewardError,
+    TransientError,
+    Unavailable,
+    Untrusted,
+)
+from etcd_steward.etcd import auth, errors, paging, stubs, tls, watching
 from etcd_steward.etcd.address import Address
 from etcd_steward.etcd.endpoint import Endpoint
-from etcd_steward.etcd.keys import KeyRange
+from etcd_steward.etcd.keys import EVERYTHING, KeyRange
 from etcd_steward.etcd.member import Alarm, Member, MemberFailure, MemberStatus
 from etcd_steward.models.connection import EtcdConnection, EtcdTLS
 
@@ -158,6 +165,35 @@ class EtcdClient:
         """Everything in a large range, at one revision: see `paging.pages`."""
         return paging.pages(self.range, wanted, revision=revision, deadline=deadline)
 
+    async def watch(
+        self, wanted: KeyRange, *, start: int = 0, upto: int | None = None
+    ) -> AsyncGenerator[watching.Changes, None]:
+        """Changes from revision `start` on (0 = after now), as `watching.watch` tells of them.
+
+        The endpoint is chosen once; where the stream breaks, this raises.
+        """
+        via, now = await self._answering(wanted.start)
+        deadline = Deadline.after(self._connection.command_timeout)
+        changes = watching.watch(
+            via, wanted, start=start or now + 1, upto=upto, deadline=deadline
+        )
+        async with aclosing(changes):
+            async for change in changes:
+                yield change
+
+    async def compact_revision(self, key: bytes = EVERYTHING) -> int:
+        """The oldest revision that can still be read; 0 if nothing was ever compacted.
+
+        `key` is any that this user may read.
+        """
+        try:
+            await self.range(key, revision=1, count_only=True)
+        except Compacted:
+            via, _ = await self._answering(key)
+            deadline = Deadline.after(self._connection.command_timeout)
+            return await watching.compact_revision(via, key, deadline=deadline)
+        return 0
+
     async def put(
         self, key: bytes, value: bytes, *, lease: int = 0, deadline: Deadline | None = None
     ) -> stubs.PutResponse:
@@ -290,6 +326,16 @@ class EtcdClient:
             )
 
         return await self._anywhere(ask, deadline)
+
+    async def _answering(self, key: bytes) -> tuple[Endpoint, int]:
+        """An endpoint that lets us read `key`, with a token that it takes, and its revision."""
+
+        async def ask(via: Endpoint, limit: Deadline) -> tuple[Endpoint, int]:
+            member = Member(via.url, "", 0, via)
+            answer = await member.range(key, count_only=True, deadline=limit)
+            return via, answer.header.revision
+
+        return await self._anywhere(ask, None)
 
     async def _anywhere(
         self,

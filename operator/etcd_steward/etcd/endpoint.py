@@ -1,6 +1,6 @@
 """One endpoint: its channel, and how a call through it is made, retried and explained."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -49,6 +49,7 @@ class Endpoint:
         self.lease = stubs.LeaseStub(self._channel)
         self.cluster = stubs.ClusterStub(self._channel)
         self.maintenance = stubs.MaintenanceStub(self._channel)
+        self._watch = stubs.WatchStub(self._channel)
         self._auth = stubs.AuthStub(self._channel)
 
     async def close(self) -> None:
@@ -104,6 +105,24 @@ class Endpoint:
             except grpc.RpcError as error:
                 what = "send a whole snapshot"
                 raise await self._explain(errors.failure(error), what, deadline) from error
+
+    @asynccontextmanager
+    async def watch(
+        self, requests: AsyncIterator[stubs.WatchRequest], *, deadline: Deadline
+    ) -> AsyncIterator[AsyncIterable[stubs.WatchResponse]]:
+        """A stream of answers to `requests`, open for the body.
+
+        A member that loses its leader ends it rather than fall silent. `deadline` bounds logging
+        in and explaining errors, not the stream. The stream's errors are `StewardError`s.
+        """
+        token = await self._token(deadline)
+        call = self._watch.Watch(requests, metadata=_metadata(token, leader=True))
+        try:
+            yield call
+        except aio.AioRpcError as error:
+            raise await self._explain(error, "go on watching", deadline) from error
+        finally:
+            call.cancel()
 
     async def _begin(self, channel: grpc.Channel, deadline: Deadline) -> SnapshotStream:
         token = await self._token(deadline)

@@ -1,29 +1,39 @@
 """Reading a large range whole, at one revision, without hurting etcd or our own memory.
 
-Paging by `limit` alone is quadratic: etcd up to 3.6 counts all remaining keys for every page (1 M
-keys of 200 B at 5,000 a page took 31.6 s). So one pass reads keys only, in large pages, and tells
-where bounded ranges without limit begin and end; a few of those are read at a time (5.6 s).
+Paging by `limit` alone is quadratic: etcd counts all remaining keys of the range for every page
+(server/storage/mvcc/index.go; 1 M keys of 200 B at 5,000 a page took 31.6 s). Asking for the keys
+alone first, to learn where bounded ranges may end, costs as much as the values: up to 3.6 etcd
+loads those too, and drops them. So every page has a limit *and* an end that is near: a prefix that
+it shares with the keys just read, or the next ones beside it. Each answer tells how many keys lie
+before that end, and it moves accordingly. A wrong guess costs time and nothing else.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import IntegrityError
 from etcd_steward.etcd import stubs
-from etcd_steward.etcd.keys import KeyRange
+from etcd_steward.etcd.keys import EVERYTHING, KeyRange
 
-_KEYS_AT_ONCE = 50_000
-_IN_FLIGHT = 4
 _PAGE_BYTES = 2 << 20
 """What a page should weigh: the event loop stays lively, and memory flat."""
-_PAGE_KEYS = 250
+_PAGE_KEYS = 1000
 """At most. etcd tells no sizes beforehand: this bounds what sudden large values cost."""
 _FIRST_PAGE_KEYS = 100
+_COUNTED = 4
+"""How many times the keys of a page etcd may have to count for it."""
+_IN_FLIGHT = 2
+"""Pages that are asked for while one is used."""
+_FEW = 16
+"""If no more are left than so many times the keys of a page, no near end is looked for."""
+_MANY = 8
+"""Prefixes with so small a part of a page's keys are too long."""
+_LETTERS = 0x7F
+_LARGEST = 0xFF
 
 
 class Range(Protocol):
@@ -36,7 +46,6 @@ class Range(Protocol):
         *,
         limit: int = 0,
         revision: int = 0,
-        keys_only: bool = False,
         deadline: Deadline | None = None,
     ) -> stubs.RangeResponse:
         """Read keys."""
@@ -56,64 +65,147 @@ async def pages(
 ) -> AsyncGenerator[Page, None]:
     """All of `wanted` in key order, at `revision` (0 = now), which every page carries.
 
-    An empty range gives no page. `deadline` is that of the whole; without one, each request has the
-    connection's time-out. Raises `Compacted` if the revision goes while reading.
+    An empty range gives no page. While a page is used the next ones are fetched. `deadline` is that
+    of the whole; without one, each request has the connection's time-out. Raises `Compacted` if the
+    revision goes while reading.
     """
-    size = _FIRST_PAGE_KEYS
-    under_way: deque[asyncio.Task[Page]] = deque()
+    answer = await read(
+        wanted.start, wanted.end, limit=_FIRST_PAGE_KEYS, revision=revision, deadline=deadline
+    )
+    revision = revision or answer.header.revision
+    walk = _Walk(wanted.end, answer.count)
+    asked: dict[bytes, asyncio.Task[stubs.RangeResponse]] = {}
+
+    def ask(start: bytes, end: bytes) -> None:
+        reading = read(start, end, limit=walk.limit, revision=revision, deadline=deadline)
+        asked[start] = asyncio.create_task(reading)
+
     try:
-        async with aclosing(_keys(read, wanted, revision, deadline)) as batches:
-            async for at, keys in batches:
-                start = 0
-                while start < len(keys) or under_way:
-                    while start < len(keys) and len(under_way) < _IN_FLIGHT:
-                        part = keys[start : start + size]
-                        under_way.append(asyncio.create_task(_page(read, part, at, deadline)))
-                        start += size
-                    page = await under_way.popleft()
-                    size = _next_size(page)
-                    yield page
+        while True:
+            goes_on = walk.goes_on(answer)
+            if goes_on and walk.start not in asked:
+                ask(walk.start, walk.end)
+            if goes_on and len(asked) < _IN_FLIGHT and (ahead := walk.ahead()) is not None:
+                ask(*ahead)
+            if answer.kvs:
+                yield Page(revision, answer.kvs)
+            if not goes_on:
+                return
+            answer = await asked[walk.start]
+            del asked[walk.start]
     finally:
-        for task in under_way:
+        for task in asked.values():
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*asked.values(), return_exceptions=True)
 
 
-def _next_size(page: Page) -> int:
-    """How many keys like these weigh as much as a page should; at most twice as many as these."""
-    weight = sum(len(kv.key) + len(kv.value) for kv in page.kvs)
-    fitting = _PAGE_BYTES * len(page.kvs) // max(weight, 1)
-    return max(1, min(fitting, 2 * len(page.kvs), _PAGE_KEYS))
+@dataclass(slots=True)
+class _Walk:
+    """Which keys to ask for next."""
+
+    last: bytes
+    """Where the whole range ends."""
+    left: int
+    """Keys of the whole range that are still to come."""
+    start: bytes = b""
+    end: bytes = field(init=False)
+    limit: int = _FIRST_PAGE_KEYS
+    key: bytes = b""
+    """The last one read."""
+    found: int = 0
+    """Keys that were read since an end was last looked for."""
+    steady: bool = False
+    """Whether one prefix beside the other has held enough keys for a page."""
+    beyond: KeyRange | None = None
+    """Keys that are asked for already."""
+
+    def __post_init__(self) -> None:
+        self.end = self.last
+
+    @property
+    def bound(self) -> bytes:
+        """What no end may go beyond."""
+        return self.last if self.beyond is None else self.beyond.start
+
+    def ahead(self) -> tuple[bytes, bytes] | None:
+        """Keys behind those that are asked for, to be read meanwhile: as many, it may be."""
+        if self.beyond is not None or not self.steady:
+            return None
+        self.beyond = KeyRange(self.end, self._next(self.end, 1))
+        return self.beyond.start, self.beyond.end
+
+    def goes_on(self, answer: stubs.RangeResponse) -> bool:
+        """Go on behind this answer; False if it was the last.
+
+        Raises `IntegrityError` if etcd counts other keys than it reads.
+        """
+        count = len(answer.kvs)
+        self.left -= count
+        ended = not answer.more and self.end == self.last
+        if self.left < 0 or (ended and self.left):
+            raise IntegrityError(
+                "etcd has counted other keys than it reads at one and the same revision",
+                hint="The members disagree: compare their hashes (HashKV) before all else",
+            )
+        if not self.left:
+            return False
+        self._weigh(answer)
+        if answer.kvs:
+            self.key = answer.kvs[-1].key
+            self.found += count
+        if answer.more:
+            self.start = self.key + b"\0"
+            if answer.count - count > _COUNTED * self.limit:
+                self._narrow(answer.kvs[count // 2].key)
+        else:
+            self.start = self.end
+            self._widen()
+        return True
+
+    def _weigh(self, answer: stubs.RangeResponse) -> None:
+        """Let the next page have as many keys like these as weigh what a page should."""
+        fitting = _PAGE_BYTES * len(answer.kvs) // answer.ByteSize() or self.limit
+        self.limit = max(1, min(fitting, 2 * self.limit, _PAGE_KEYS))
+
+    def _narrow(self, middle: bytes) -> None:
+        """End where a prefix ends that `key` shares with the keys just before it."""
+        shared = sum(1 for _ in takewhile(bool, map(int.__eq__, middle, self.key)))
+        for size in range(max(shared, 1), len(self.key) + 1):
+            end = KeyRange.prefix(self.key[:size]).end
+            if end != EVERYTHING and _before(end, self.end):
+                self.end = end
+                return
+
+    def _widen(self) -> None:
+        """End with the next prefix beside this end; a shorter one if none had this."""
+        end = self.end
+        self.steady = self.found * _MANY > self.limit
+        if self.beyond is not None and self.beyond.start == end:
+            self.end, self.beyond, self.found = self.beyond.end, None, 0
+            return
+        self.end = self.bound
+        if self.left <= _FEW * self.limit:
+            self.steady = False
+            return
+        if self.steady:
+            step = 1
+        elif end[:-1] == (here := self.key[: self.key.rfind(b"/") + 1]):
+            end, step = here, 1
+        elif end[-2:-1] == b"/" and end[-1] < _LETTERS:
+            # Other directories, each of which may be large, and of larger values.
+            step, self.limit = 1, min(self.limit, _FIRST_PAGE_KEYS)
+        else:
+            end, step = end[:-1], 2
+        self.found = 0
+        self.end = self._next(end, step)
+
+    def _next(self, end: bytes, step: int) -> bytes:
+        """The end that lies `step` prefixes beyond this one."""
+        while end and end[-1] + step > _LARGEST:
+            end, step = end[:-1], 2
+        found = end[:-1] + bytes([end[-1] + step]) if end else self.bound
+        return found if _before(found, self.bound) else self.bound
 
 
-async def _page(read: Range, keys: Sequence[bytes], at: int, deadline: Deadline | None) -> Page:
-    after_last = keys[-1] + b"\0"
-    answer = await read(keys[0], after_last, revision=at, deadline=deadline)
-    if len(answer.kvs) != len(keys):
-        raise IntegrityError(
-            f"etcd read {len(answer.kvs)} keys where it had listed {len(keys)} at revision {at}",
-            hint="The members disagree: compare their hashes (HashKV) before all else",
-        )
-    return Page(at, answer.kvs)
-
-
-async def _keys(
-    read: Range, wanted: KeyRange, revision: int, deadline: Deadline | None
-) -> AsyncGenerator[tuple[int, list[bytes]], None]:
-    """The keys alone, in large batches, with the revision that they were read at."""
-    start, more = wanted.start, True
-    while more:
-        answer = await read(
-            start,
-            wanted.end,
-            limit=_KEYS_AT_ONCE,
-            revision=revision,
-            keys_only=True,
-            deadline=deadline,
-        )
-        revision = revision or answer.header.revision
-        keys = [kv.key for kv in answer.kvs]
-        more = answer.more
-        if keys:
-            start = keys[-1] + b"\0"
-            yield revision, keys
+def _before(key: bytes, end: bytes) -> bool:
+    return end == EVERYTHING or key < end

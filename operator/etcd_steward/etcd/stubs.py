@@ -13,7 +13,7 @@ from types import ModuleType
 
 from etcd_steward.etcd._generated import auth_pb2, kv_pb2, rpc_pb2, rpc_pb2_grpc
 from etcd_steward.etcd._generated.auth_pb2 import Permission
-from etcd_steward.etcd._generated.kv_pb2 import KeyValue
+from etcd_steward.etcd._generated.kv_pb2 import Event, KeyValue
 from etcd_steward.etcd._generated.rpc_pb2 import (
     CORRUPT,
     NOSPACE,
@@ -46,6 +46,10 @@ from etcd_steward.etcd._generated.rpc_pb2 import (
     StatusRequest,
     TxnRequest,
     TxnResponse,
+    WatchCreateRequest,
+    WatchProgressRequest,
+    WatchRequest,
+    WatchResponse,
 )
 from etcd_steward.etcd._generated.rpc_pb2_grpc import (
     AuthStub,
@@ -53,6 +57,7 @@ from etcd_steward.etcd._generated.rpc_pb2_grpc import (
     KVStub,
     LeaseStub,
     MaintenanceStub,
+    WatchStub,
 )
 
 __all__ = [
@@ -69,6 +74,7 @@ __all__ = [
     "DefragmentRequest",
     "DeleteRangeRequest",
     "DeleteRangeResponse",
+    "Event",
     "HashKVRequest",
     "KVStub",
     "KeyValue",
@@ -94,6 +100,11 @@ __all__ = [
     "StatusRequest",
     "TxnRequest",
     "TxnResponse",
+    "WatchCreateRequest",
+    "WatchProgressRequest",
+    "WatchRequest",
+    "WatchResponse",
+    "WatchStub",
 ]
 
 _NAME = "etcd3.etcdrpc"

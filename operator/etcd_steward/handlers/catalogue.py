@@ -68,6 +68,7 @@ def entry_of(found: CatalogueEntry, namespace: str) -> Entry:
         )
     return Entry(
         folder=manifest.folder,
+        type=manifest.type,
         tick=manifest.tick,
         run_name=manifest.run.name if local else None,
         run_uid=manifest.run.uid,
@@ -79,6 +80,7 @@ def entry_of(found: CatalogueEntry, namespace: str) -> Entry:
         suspect=manifest.suspect,
         warnings=manifest.warnings,
         kept=found.kept,
+        indexed=found.indexed,
     )
 
 
@@ -186,6 +188,7 @@ class Catalogue:
             prune=prune and spec.retention is not None,
             registry_prefix=context.config.registry_prefix,
             cache=context.config.spool.directory / "cache",
+            spool=context.config.spool,
             timeout=context.timing.look_within,
         )
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from etcd_steward.models.run import (
     EVENT,
+    BackupRequest,
     Catalogued,
     CatalogueEntry,
     Failure,
@@ -24,7 +25,6 @@ from etcd_steward.models.run import (
     Request,
     Result,
     Settled,
-    SnapshotRequest,
     Warned,
 )
 
@@ -104,7 +104,7 @@ async def run_child(
     try:
         await child.say(request.model_dump_json(by_alias=True))
         outcome = await child.listen()
-        if isinstance(outcome, Settled) and isinstance(request, SnapshotRequest):
+        if isinstance(outcome, Settled) and isinstance(request, BackupRequest):
             return Stopped(clean=True) if stop.is_set() else _died(0)
         return outcome
     finally:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from etcd_steward.models.kinds import Artifact, RunVerification
+from etcd_steward.models.manifest import BackupType
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,7 @@ class Entry:
     """A backup in the store, as far as its record needs it."""
 
     folder: str
+    type: BackupType
     tick: datetime
     run_name: str | None
     """Of the EtcdSnapshot that made it, if it was made in this namespace."""
@@ -24,3 +26,5 @@ class Entry:
     warnings: tuple[str, ...]
     kept: tuple[str, ...]
     """Why retention keeps it."""
+    indexed: bool | None = None
+    """Whether a snapshot has its sidecar; None for an export."""

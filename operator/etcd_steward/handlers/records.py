@@ -65,7 +65,7 @@ def changes(
             missing[name] = entry
     return Changes(
         missing=tuple(missing.items()),
-        stale=tuple(_stale(recorded, found)),
+        stale=tuple(_stale(recorded, found, began)),
         gone=tuple(
             run
             for folder, run in recorded.items()
@@ -75,7 +75,7 @@ def changes(
 
 
 def _stale(
-    recorded: Mapping[str, Run], found: Mapping[str, Entry]
+    recorded: Mapping[str, Run], found: Mapping[str, Entry], now: datetime
 ) -> Iterable[tuple[Run, EtcdSnapshotStatus]]:
     for folder, run in recorded.items():
         entry = found.get(folder)
@@ -83,7 +83,7 @@ def _stale(
             continue
         # A record whose status was never written is written whole.
         wanted = (
-            transition.followed(run.status, entry)
+            transition.followed(run.status, entry, now=now)
             if run.complete
             else transition.recorded(run.status, entry)
         )

@@ -26,25 +26,24 @@ from etcd_steward.errors import (
     StewardError,
     TransientError,
     Unauthorized,
-    on_side,
 )
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers import words
-from etcd_steward.handlers.agenda import tick_of
 from etcd_steward.handlers.child import Limits, Lost, Outcome, Stopped, run_child
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.identity import Identity
 from etcd_steward.handlers.read import in_words
 from etcd_steward.handlers.reporter import Reporter
-from etcd_steward.handlers.resolve import resolve_etcd, resolve_store
+from etcd_steward.handlers.request import request_of
+from etcd_steward.handlers.resolve import resolve_store
 from etcd_steward.handlers.takeover import Takeover
 from etcd_steward.handlers.waits import held_unless, sleep_unless
 from etcd_steward.handlers.writer import FOREVER, Gone, StatusWriter
 from etcd_steward.kube import BACKUPS
 from etcd_steward.models.kinds import EtcdBackupSpec, EtcdSnapshotStatus
-from etcd_steward.models.manifest import BackupRef, RunRef
 from etcd_steward.models.run import (
     Catalogued,
+    ExportRequest,
     Failure,
     Journal,
     Result,
@@ -254,32 +253,9 @@ class ActiveRun:
             return Stopped(clean=False)  # it may not have got to what was there before it
         return outcome
 
-    async def _request(self, starts: int) -> SnapshotRequest:
-        identity, context, spec = self.identity, self.context, self.spec
-        namespace = identity.key.namespace
-        with on_side("etcd"):
-            etcd = await resolve_etcd(spec, namespace, context.config, context.kube)
-        with on_side("store"):
-            store = await resolve_store(spec, namespace, context.config, context.kube)
-        by = f"EtcdBackup {identity.backup}" if identity.made_by_us else "a person"
-        return SnapshotRequest(
-            etcd=etcd,
-            store=store,
-            spool=context.config.spool,
-            backup=BackupRef(
-                namespace=namespace, name=identity.backup_name, uid=self.status.backup_uid
-            ),
-            requester=RunRef(name=identity.key.name, uid=identity.uid, requested_by=by),
-            run=identity.digits if starts == 1 else f"{identity.digits}.{starts}",
-            tick=tick_of(
-                identity.key.name,
-                identity.backup_name,
-                identity.created,
-                made_by_us=identity.made_by_us,
-            ),
-            registry_prefix=context.config.registry_prefix,
-            timeout=float(spec.active_deadline_seconds),
-            earlier=self._journals(),
+    async def _request(self, starts: int) -> SnapshotRequest | ExportRequest:
+        return await request_of(
+            self.context, self.identity, self.status, self.spec, starts, self._journals()
         )
 
     def _journals(self) -> tuple[Journal, ...]:
@@ -289,7 +265,10 @@ class ActiveRun:
         return (Journal(folder=journal.folder, key=journal.key, upload_id=journal.upload_id),)
 
     async def _child(
-        self, request: SnapshotRequest | SettleRequest, seconds: float, limits: Limits
+        self,
+        request: SnapshotRequest | ExportRequest | SettleRequest,
+        seconds: float,
+        limits: Limits,
     ) -> Outcome:
         """Run a child with its progress written; past its deadline it is lost."""
         reporter = Reporter(self.writer, self.stop, self.context.timing, self.announce)

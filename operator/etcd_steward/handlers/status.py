@@ -29,6 +29,10 @@ WARNINGS_KEPT = 20
 
 Status = TypeVar("Status", EtcdBackupStatus, EtcdSnapshotStatus)
 Holds = Literal["True", "False", "Unknown"]
+Outcome = tuple[str, Holds, str, str]
+"""A condition's type, status, reason and message."""
+
+_INDEX_IT = "The backup is complete without it; `etcd-steward snapshot index {url}` makes it"
 
 
 def set_condition(
@@ -97,6 +101,7 @@ def claimed(
     """The run is ours: what it will do is fixed from here on."""
     return _with(
         status,
+        type=spec.type,
         phase="Pending",
         observed_generation=generation,
         backup_spec=spec,
@@ -152,6 +157,8 @@ def progressed(
 def _progress_text(progress: Progress) -> str:
     if progress.step == "Streaming" and progress.total_bytes:
         return f"Streaming {size(progress.raw_bytes)} of {size(progress.total_bytes)}"
+    if progress.step == "Exporting":
+        return f"Exporting, {size(progress.raw_bytes)} read"
     if progress.step == "Uploading":
         return f"Uploading, {size(progress.stored_bytes)} stored"
     if progress.step == "WaitingForRoom":
@@ -187,10 +194,11 @@ def warned(status: EtcdSnapshotStatus, message: str) -> EtcdSnapshotStatus:
 def complete_message(result: Result) -> str:
     """What a complete run has to show."""
     manifest = result.manifest
+    exported = manifest.type == "RegistryExport"
+    raw = "" if exported else f"{size(manifest.raw_size)} stored as "
     return (
         f"{manifest.live_keys} keys at revision {manifest.revision}, "
-        f"{size(manifest.raw_size)} stored as {size(manifest.stored_size)} "
-        f"in {result.url}"
+        f"{raw}{size(manifest.stored_size)} in {result.url}"
     )
 
 
@@ -200,6 +208,7 @@ def completed(status: EtcdSnapshotStatus, result: Result, *, now: datetime) -> E
     took = (now - words.moment(status.start_time)).total_seconds() if status.start_time else 0.0
     return _with(
         status,
+        type=manifest.type,
         phase="Complete",
         message=complete_message(result),
         completion_time=words.timestamp(now),
@@ -229,14 +238,33 @@ def _complete_conditions(
     manifest = result.manifest
     level = str(manifest.proof.level) if manifest.proof is not None else None
     said = complete_message(result)
-    return _outcomes(status, said, level=level, suspect=manifest.suspect, now=now)
+    outcome = _index_outcome(result)
+    return _outcomes(status, said, level=level, suspect=manifest.suspect, index=outcome, now=now)
+
+
+def _index_outcome(result: Result) -> Outcome | None:
+    """What became of the sidecar; None where this run has not come to it: a look tells then."""
+    if result.index is not None:
+        rows, bytes_ = result.index.rows, size(result.index.file.size)
+        return "Indexed", "True", "Indexed", f"{result.index.file.name}: {rows} keys in {bytes_}"
+    failure = result.index_failure
+    if failure is None:
+        return None
+    said = f"{failure.text.rstrip('.')}. {_INDEX_IT.format(url=result.url)}"
+    return "Indexed", "False", failure.reason, said
 
 
 def _outcomes(
-    status: EtcdSnapshotStatus, said: str, *, level: str | None, suspect: str | None, now: datetime
+    status: EtcdSnapshotStatus,
+    said: str,
+    *,
+    level: str | None,
+    suspect: str | None,
+    index: Outcome | None = None,
+    now: datetime,
 ) -> tuple[Condition, ...]:
     conditions = status.conditions
-    outcomes: list[tuple[str, Holds, str, str]] = [
+    outcomes: list[Outcome] = [
         ("Complete", "True", "Complete", said),
         ("Failed", "False", "Complete", ""),
     ]
@@ -244,6 +272,8 @@ def _outcomes(
         outcomes.append(("Verified", "False", "Suspect", suspect))
     elif level is not None:
         outcomes.append(("Verified", "True", level, f"Proven to level {level}"))
+    if index is not None:
+        outcomes.append(index)
     for type_, holds, reason, message in outcomes:
         conditions = set_condition(
             conditions,
@@ -285,12 +315,40 @@ def recorded(status: EtcdSnapshotStatus, entry: Entry) -> EtcdSnapshotStatus:
             ),
         ),
         entry,
+        now=entry.finished,
     )
 
 
-def followed(status: EtcdSnapshotStatus, entry: Entry) -> EtcdSnapshotStatus:
+def followed(status: EtcdSnapshotStatus, entry: Entry, *, now: datetime) -> EtcdSnapshotStatus:
     """What a look through the store adds to a record."""
-    return _with(status, kept=entry.kept, verification=entry.verification or status.verification)
+    return _with(
+        status,
+        type=entry.type,
+        kept=entry.kept,
+        verification=entry.verification or status.verification,
+        conditions=_index_followed(status, entry, now),
+    )
+
+
+def _index_followed(
+    status: EtcdSnapshotStatus, entry: Entry, now: datetime
+) -> tuple[Condition, ...]:
+    """Whether there is a sidecar, by what lies there; why not, a failed run has told better."""
+    before = find_condition(status.conditions, "Indexed")
+    known = None if before is None else before.status == "True"
+    if entry.indexed is None or entry.indexed == known:
+        return status.conditions
+    there = entry.indexed
+    said = "Found in the store" if there else _INDEX_IT.format(url=entry.artifact.url)
+    return set_condition(
+        status.conditions,
+        "Indexed",
+        "True" if there else "False",
+        "Indexed" if there else "NotIndexed",
+        said,
+        now=now,
+        generation=status.observed_generation,
+    )
 
 
 def artifact(manifest: Manifest, url: str) -> Artifact:

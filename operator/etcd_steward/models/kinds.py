@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from etcd_steward.models.base import Model, Name
+from etcd_steward.models.manifest import BackupType
 from etcd_steward.models.places import StoreSpec
+from etcd_steward.models.registry import Filter
 
 GROUP = "etcdsteward.io"
 VERSION = "v1alpha1"
@@ -70,7 +72,7 @@ class Verification(Model):
     level: Literal["Structure"] = Field(
         default="Structure",
         description="`Structure`: every page, key and revision of the snapshot is read and "
-        "checked.",
+        "checked; of a RegistryExport, every row.",
         examples=["Structure"],
     )
 
@@ -124,11 +126,24 @@ class Retention(Model):
 class EtcdBackupSpec(Model):
     """What to back up, when, where to, how long to keep it, and how hard to prove it."""
 
-    type: Literal["Snapshot"] = Field(
+    type: BackupType = Field(
         default="Snapshot",
-        description="`Snapshot`: the whole database, restorable by etcdutl. Can't be changed "
+        description="`Snapshot`: the whole database, restorable by etcdutl. `RegistryExport`: the "
+        "live keys with their values, or some of them, in one Parquet file. Can't be changed "
         "later.",
         examples=["Snapshot"],
+    )
+    include: Filter | None = Field(
+        default=None,
+        description="Which keys a RegistryExport holds: those that fit every field that is given. "
+        "Left out: all.",
+        examples=[{"namespaces": ["shop", "team-*"]}],
+    )
+    exclude: Filter | None = Field(
+        default=None,
+        description="Which keys of these a RegistryExport leaves out: those that fit every field "
+        "that is given.",
+        examples=[{"resources": ["events", "leases.coordination.k8s.io"]}],
     )
     etcd: Etcd | None = Field(
         default=None,
@@ -311,12 +326,16 @@ class Artifact(Model):
     """What a complete run left in the store."""
 
     url: str = Field(description="The backup's own URL.")
-    revision: int = Field(description="Revision read from the snapshot itself.")
-    live_keys: int = Field(description="Keys in the snapshot.")
-    raw_bytes: int = Field(description="Bytes of the snapshot, uncompressed.")
+    revision: int = Field(description="Revision of etcd that the backup shows.")
+    live_keys: int = Field(description="Keys in the backup.")
+    raw_bytes: int = Field(
+        description="Bytes of the snapshot, uncompressed; of an export, of its file."
+    )
     stored_bytes: int = Field(description="Bytes in the store.")
     size: str = Field(description="Bytes in the store, for people.")
-    raw_sha256: str = Field(description="SHA-256 of the uncompressed snapshot.")
+    raw_sha256: str = Field(
+        description="SHA-256 of the uncompressed snapshot; of an export, of its file."
+    )
     stored_sha256: str = Field(description="SHA-256 of the stored file.")
     cluster_id: str = Field(alias="clusterID", description="etcd's cluster ID, in hex.")
     member_id: str = Field(
@@ -335,6 +354,9 @@ class RunVerification(Model):
 class EtcdSnapshotStatus(Model):
     """One run, and then the record of what lies in the store."""
 
+    type: BackupType | None = Field(
+        default=None, description="What the run makes or has left: the type of its EtcdBackup."
+    )
     phase: Literal["Pending", "Running", "Complete", "Failed"] | None = Field(
         default=None, description="For people; machines read the conditions."
     )
@@ -374,5 +396,5 @@ class EtcdSnapshotStatus(Model):
         default=(), description="What to look at though the run succeeded."
     )
     conditions: tuple[Condition, ...] = Field(
-        default=(), description="`Complete`, `Failed`, `Verified`."
+        default=(), description="`Complete`, `Failed`, `Verified`, `Indexed`."
     )

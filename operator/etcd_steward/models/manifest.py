@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from etcd_steward.models.base import Hex64, Model
+from etcd_steward.models.registry import Selection
 
 FORMAT_VERSION = 1
 MANIFEST_LIMIT = 1 << 20
@@ -47,11 +48,25 @@ class RunRef(Model):
     requested_by: str = Field(default="cli", description="Who or what asked for the run.")
 
 
+class Footer(Model):
+    """The last bytes of a Parquet file, which tell where everything else in it lies.
+
+    Pages have checksums of their own; the footer has none, so its digest is kept outside the file.
+    """
+
+    size: int = Field(description="Bytes from the footer's first one to the end of the file.")
+    sha256: str = Field(description="SHA-256 of these bytes.")
+
+
+BackupType = Literal["Snapshot", "RegistryExport"]
+"""A whole database of etcd, or its live keys in Parquet."""
+
+
 class StoredFile(Model):
     """One file of a backup, as it lies in the store."""
 
     name: str
-    role: Literal["snapshot"]
+    role: Literal["snapshot", "registry"]
     size: int = Field(description="Bytes in the store.")
     sha256: str = Field(description="SHA-256 of the bytes in the store.")
     crc32c: str = Field(
@@ -59,6 +74,9 @@ class StoredFile(Model):
     )
     encryption: str | None = Field(
         default=None, description="Client-side encryption of this file; none so far."
+    )
+    footer: Footer | None = Field(
+        default=None, description="Of `registry.parquet`: how to read it without reading all of it."
     )
 
 
@@ -75,6 +93,15 @@ class Structure(Model):
     )
 
 
+class RegistryStructure(Model):
+    """What a structural proof read in a registry export: every row of it."""
+
+    rows: int
+    namespaces: int
+    key_bytes: int
+    value_bytes: int
+
+
 class Proof(Model):
     """One proof of one backup: when, how hard, and what was found."""
 
@@ -84,6 +111,9 @@ class Proof(Model):
     stored_sha256: str
     raw_sha256: str
     structure: Structure | None = None
+    registry: RegistryStructure | None = Field(
+        default=None, description="Of an export, what its structural proof read."
+    )
     read_back: Literal["sampled", "whole"] = Field(
         description="How much was read back from the store: samples suffice where the store itself "
         "confirmed the whole object's checksum."
@@ -127,7 +157,7 @@ class Manifest(Model):
     """
 
     format_version: Literal[1] = 1
-    type: Literal["Snapshot"] = "Snapshot"
+    type: BackupType = "Snapshot"
     cluster: str = Field(
         description="The cluster's folder: 8 digits of the kube-system uid, or the cluster ID."
     )
@@ -150,16 +180,33 @@ class Manifest(Model):
     )
     steward_version: str
     read_revision: int = Field(
-        description="Revision read through the member before the stream began; 0 if imported."
+        description="Revision read through the member before the stream began; 0 if imported. That "
+        "at which an export was begun."
     )
     revision: int = Field(
-        description="Revision read from the file itself; never below readRevision."
+        description="Revision read from the file itself; never below readRevision. The one that an "
+        "export shows."
     )
-    compact_revision: int
+    compact_revision: int = Field(
+        description="What was before this is not in the file; of an export, which holds no "
+        "history, its own revision."
+    )
     live_keys: int
-    records: int
-    raw_size: int = Field(description="Bytes of the snapshot with its digest, uncompressed.")
-    raw_sha256: str = Field(description="SHA-256 of the uncompressed file, digest included.")
+    records: int = Field(description="Revisions in the file; of an export, its live keys.")
+    raw_size: int = Field(
+        description="Bytes of the snapshot with its digest, uncompressed; of an export, of its "
+        "file."
+    )
+    raw_sha256: str = Field(
+        description="SHA-256 of the uncompressed snapshot, digest included; of an export, of its "
+        "file."
+    )
+    registry_prefix: str | None = Field(
+        default=None, description="Of an export: the API server's --etcd-prefix."
+    )
+    selection: Selection | None = Field(
+        default=None, description="Of an export: which keys it holds; left out if all."
+    )
     files: tuple[StoredFile, ...]
     origin: Origin | None = Field(
         default=None, description="The file that this backup was imported from; none if taken here."
@@ -179,5 +226,25 @@ class Manifest(Model):
 
     @property
     def snapshot(self) -> StoredFile:
-        """The file that holds the snapshot."""
+        """The file that is the backup: the snapshot, or the export."""
         return self.files[0]
+
+
+class Index(Model):
+    """What `index.json` says of the `registry.parquet` beside a snapshot; written after it.
+
+    The file is derived from the snapshot and can be made anew at any time.
+    """
+
+    format_version: Literal[1] = 1
+    made_at: datetime
+    by: str = Field(description="Program and version that made it.")
+    raw_sha256: str = Field(
+        description="SHA-256 of the uncompressed snapshot that it was made from."
+    )
+    revision: int = Field(description="Revision that it shows: the snapshot's.")
+    rows: int = Field(description="Live keys at that revision.")
+    registry_prefix: str = Field(
+        default="/registry", description="The API server's --etcd-prefix that keys were read by."
+    )
+    file: StoredFile

@@ -14,7 +14,8 @@ from etcd_steward.errors import StewardError, TransientError
 from etcd_steward.models.base import Hex64, Model
 from etcd_steward.models.connection import EtcdConnection, StoreSettings
 from etcd_steward.models.kinds import Retention
-from etcd_steward.models.manifest import BackupRef, Manifest, RunRef
+from etcd_steward.models.manifest import BackupRef, Index, Manifest, RunRef
+from etcd_steward.models.registry import Selection
 
 
 class SpoolSettings(Model):
@@ -25,10 +26,9 @@ class SpoolSettings(Model):
     """Bytes that all runs together may hold; None: what the disk has, less 5 %."""
 
 
-class SnapshotRequest(Model):
-    """Take one snapshot."""
+class BackupRequest(Model):
+    """Make one backup: what both types have in common."""
 
-    job: Literal["snapshot"] = "snapshot"
     etcd: EtcdConnection
     store: StoreSettings
     spool: SpoolSettings
@@ -39,12 +39,29 @@ class SnapshotRequest(Model):
     tick: datetime
     registry_prefix: str = "/registry"
     """The API server's `--etcd-prefix`."""
-    emergency: bool = False
-    """Take what the last member standing has, and mark it suspect."""
     timeout: float = 3600.0
     """Seconds for the whole run."""
     earlier: tuple["Journal", ...] = ()
     """What earlier attempts of this run had begun: settled first, and adopted if complete."""
+
+
+class SnapshotRequest(BackupRequest):
+    """Take one snapshot."""
+
+    job: Literal["snapshot"] = "snapshot"
+    emergency: bool = False
+    """Take what the last member standing has, and mark it suspect."""
+    index: bool = True
+    """Make the registry file beside it as well."""
+
+
+class ExportRequest(BackupRequest):
+    """Export a registry."""
+
+    job: Literal["export"] = "export"
+    selection: Selection = Selection()
+    revision: int = 0
+    """As of which revision of etcd; 0: now."""
 
 
 class SettleRequest(Model):
@@ -80,6 +97,8 @@ class CatalogueRequest(Model):
     """The API server's `--etcd-prefix`."""
     cache: Path | None = None
     """A directory to remember manifests in."""
+    spool: SpoolSettings | None = None
+    """Where the newest backup's sidecar may be made if it has none; None: don't."""
     timeout: float = 600.0
 
 
@@ -100,7 +119,8 @@ class Progress(Model):
 
     event: Literal["progress"] = "progress"
     step: str
-    """Connecting | WaitingForRoom | Streaming | Uploading | ReadingBack | Recording."""
+    """Connecting | WaitingForRoom | Streaming | Exporting | Uploading | ReadingBack | Recording |
+    Indexing."""
     raw_bytes: int = 0
     """Read from etcd so far."""
     total_bytes: int = 0
@@ -131,6 +151,10 @@ class Result(Model):
     event: Literal["result"] = "result"
     url: str
     manifest: Manifest
+    index: Index | None = None
+    """What vouches for the sidecar, if this run has made it."""
+    index_failure: "Failure | None" = None
+    """Why it could not; the backup is complete all the same."""
 
 
 class Settled(Model):
@@ -163,6 +187,8 @@ class CatalogueEntry(Model):
     kept: tuple[str, ...]
     """Why retention keeps it; empty where it does not, but could not, or was not told to, delete
     it."""
+    indexed: bool | None = None
+    """Whether a snapshot has its sidecar; None for an export."""
 
 
 class Catalogued(Model):
@@ -217,5 +243,5 @@ Event = Annotated[
     Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-Request = SnapshotRequest | SettleRequest | CatalogueRequest | DeleteRequest
+Request = SnapshotRequest | ExportRequest | SettleRequest | CatalogueRequest | DeleteRequest
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")])

@@ -1,0 +1,95 @@
+"""How long `registry export` takes beside what people use, and in how much memory.
+
+    python -m benchmarks.export [--keys 1000000] [--runs 3]
+
+A fresh etcd is filled with keys of 1 kB over 100 namespaces, and a fresh SeaweedFS is started. Each
+round runs the commands one after the other, in turning order, on the same data:
+
+- ours: `etcd-steward registry export` into S3, up to the written manifest, all proof included
+- theirs: `etcdctl get /registry --prefix -w json`, its output thrown away
+
+Medians are printed.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.snapshot import BUCKET, VALUE, Figures, Round
+from tests.testbed import EtcdCluster, SeaweedFS, binary
+from tests.testbed.bulk import load
+
+NAMESPACES = 100
+
+
+class ExportRound(Round):
+    """One etcd and one S3, and the two commands."""
+
+    def ours(self, figures: Figures) -> None:
+        """`etcd-steward registry export`."""
+        command = [
+            sys.executable, "-m", "etcd_steward", "registry", "export", "--no-progress",
+            *self._etcd.connection_flags(), "--store", f"s3://{BUCKET}/ours",
+            "--s3-endpoint", self._s3.endpoint_url, "--s3-path-style",
+            "--spool-dir", self._directory / "spool",
+        ]  # fmt: skip
+        self.time(figures, command)
+
+    def theirs(self, figures: Figures, *, compressed: bool = False) -> None:  # noqa: ARG002
+        """Etcdctl."""
+        command = [
+            self._etcdctl, *self._etcd.connection_flags(), "--command-timeout=300s",
+            "get", "/registry", "--prefix", "-w", "json",
+        ]  # fmt: skip
+        self.time(figures, command)
+
+
+async def measure(keys: int, runs: int) -> dict[str, Figures]:
+    """Medians of `runs` rounds."""
+    figures = {"theirs": Figures(), "ours": Figures()}
+    with tempfile.TemporaryDirectory(prefix="etcd-steward-benchmark-") as scratch:
+        directory = Path(scratch)
+        quota = {"quota-backend-bytes": str(8 << 30)}
+        async with (
+            EtcdCluster(directory / "etcd", flags=quota) as etcd,
+            SeaweedFS(directory / "s3") as s3,
+        ):
+            await s3.create_bucket(BUCKET)
+            loaded = await load(etcd, keys, value_size=VALUE, namespaces=NAMESPACES, seed=1)
+            status = json.loads(await etcd.etcdctl("endpoint", "status", "-w", "json"))
+            size = status[0]["Status"]["dbSize"] / 1e9
+            print(f"\n{keys:,} keys loaded in {loaded.seconds:.0f} s, db {size:.2f} GB", flush=True)
+            bench = ExportRound(etcd, s3, directory, await binary("etcdctl"))
+            for turn in range(runs + 1):
+                for name in figures if turn % 2 else reversed(figures):
+                    into = figures[name] if turn else Figures()  # the first round warms the caches
+                    await asyncio.to_thread(getattr(bench, name), into)
+    return figures
+
+
+async def main() -> None:
+    """Measure, and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--keys", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    figures = await measure(options.keys, options.runs)
+    base = statistics.median(figures["theirs"].seconds)
+    print("| way | seconds | ratio | cpu s | peak RSS MB |")
+    print("|---|---|---|---|---|")
+    titles = {"theirs": "etcdctl get -w json", "ours": "**etcd-steward registry export**"}
+    for name, one in figures.items():
+        seconds = statistics.median(one.seconds)
+        print(
+            f"| {titles[name]} | {seconds:.1f} | {seconds / base:.2f} "
+            f"| {statistics.median(one.cpu):.1f} | {max(one.rss):.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,144 @@
+"""A page of pictures, who writes, and the ways to a backup that are taken less often."""
+
+import asyncio
+import contextlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from tests.support.cli import files, started, steward
+from tests.support.looked import SECRET, Looked
+from tests.testbed import ControlPlane, EtcdCluster
+
+CRDS = Path(__file__).resolve().parents[2] / "crds"
+
+
+class Page(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href"}]
+        if tag not in {"meta", "wbr"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, _attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+async def test_a_report_stands_by_itself(still: Looked, tmp_path: Path) -> None:
+    page = tmp_path / "live.html"
+    made = await still.registry("report", page, f"--store={still.store}")
+    assert (made.code, made.out) == (0, f"{page}\n"), made.err
+    text = page.read_text()
+    parsed = Page(text)
+    assert parsed.open == []
+    assert not {"script", "link", "img", "iframe"} & set(parsed.tags)
+    assert parsed.links == []
+    assert not re.search(r"url\(|https?://", text)
+    assert {"rect", "polyline", "table"} <= set(parsed.tags)
+    assert "prefers-color-scheme: dark" in text
+    assert "pods/<wbr>shop/<wbr>" in text
+    for words in ("Database of etcd0", "Over the backups", "2 backups", "Kept revisions"):
+        assert words in text
+    assert SECRET not in text
+
+    again = await still.registry("report", page)
+    assert again.code == 1
+    assert page.read_text() == text
+    for place in (still.url, still.db):
+        made = await steward("registry", "report", page, "--force", f"--from={place}")
+        assert made.code == 0, made.err
+        Page(page.read_text())
+    assert "Older revisions" in page.read_text()
+
+
+async def test_top_tells_who_writes(tmp_path: Path) -> None:
+    async with EtcdCluster(tmp_path) as etcd:
+        words = ("registry", "top", "--by=writes", "--per=object", "--for=4s", "-o=json")
+        async with started(*words, *etcd.connection_flags()) as watching:
+
+            async def write() -> None:
+                while True:
+                    for name in ("busy", "busy", "quiet"):
+                        await etcd.etcdctl("put", f"/registry/configmaps/shop/{name}", "x")
+
+            writer = asyncio.create_task(write())
+            said = await watching.end()
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+        assert said.code == 0, said.err
+        busy, quiet = json.loads(said.out)
+        assert (busy["object"], quiet["object"]) == (
+            "configmaps/shop/busy",
+            "configmaps/shop/quiet",
+        )
+        assert busy["writes"] > quiet["writes"] > 0
+
+
+async def test_a_snapshot_that_was_never_indexed_is_read_whole(
+    still: Looked, tmp_path: Path
+) -> None:
+    store = f"file://{tmp_path / 'store'}"
+    imported = await steward("snapshot", "import", still.db, f"--store={store}")
+    folder = tmp_path / "store" / imported.out.strip().removeprefix(f"{store}/")
+    (folder / "index.json").unlink()
+    spool = f"--spool-dir={tmp_path / 'spool'}"
+
+    whole = await steward("registry", "ls", "-o=json", f"--from={store}", spool)
+    assert "snapshot index" in whole.err
+    indexed = await steward("registry", "ls", "-o=json", f"--from={still.url}", spool)
+    assert whole.json() == indexed.json()
+    assert files(tmp_path / "spool") == []
+
+
+async def test_a_record_leads_to_its_backup(
+    still: Looked, control_plane: ControlPlane, namespace: str
+) -> None:
+    await control_plane.kubectl("apply", "-k", CRDS)
+    crd = "crd/etcdsnapshots.etcdsteward.io"
+    await control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", crd)
+    record = {
+        "apiVersion": "etcdsteward.io/v1alpha1",
+        "kind": "EtcdSnapshot",
+        "metadata": {"name": "nightly-1", "namespace": namespace},
+        "spec": {"backupName": "nightly"},
+    }
+    await control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(record))
+    env = {"KUBECONFIG": str(control_plane.kubeconfig)}
+    place = f"--from=etcdsnapshot/{namespace}/nightly-1"
+    none = await steward("registry", "ls", "ns", place, env=env)
+    assert (none.code, "has left no backup" in none.err) == (1, True)
+
+    artifact = {
+        "url": still.url,
+        "revision": 1,
+        "liveKeys": 1,
+        "rawBytes": 1,
+        "storedBytes": 1,
+        "size": "1 B",
+        "rawSha256": "aa",
+        "storedSha256": "aa",
+        "clusterID": "a",
+        "memberID": "a",
+        "etcdVersion": "3.6.0",
+    }
+    patch = json.dumps({"status": {"artifact": artifact}})
+    name = f"--namespace={namespace}"
+    status = ("--subresource=status", "--type=merge", f"--patch={patch}")
+    await control_plane.kubectl("patch", "esnap", "nightly-1", name, *status)
+    found = await steward("registry", "ls", "ns", place, env=env)
+    assert found.code == 0, found.err
+    assert " shop " in found.out

@@ -1,0 +1,105 @@
+"""How a large range is read page by page, on an etcd that only counts."""
+
+import bisect
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etcd_steward.errors import IntegrityError
+from etcd_steward.etcd.keys import EVERYTHING, KeyRange
+from etcd_steward.etcd.paging import pages
+
+REVISION = 7
+NAMES = st.lists(st.sampled_from(["a", "b", "pods", "team-1", "team-10", "x.example.com"]))
+PATHS = NAMES.map(lambda words: "/".join(["/registry", *words]).encode())
+
+
+class Etcd:
+    """Answers ranges over some keys, and keeps count of what that costs."""
+
+    def __init__(self, keys: set[bytes], value: bytes = b"v") -> None:
+        self.keys = sorted(keys)
+        self.value = value
+        self.requests = self.visited = self.largest = 0
+        self.lie = 0
+
+    async def range(self, key: bytes, end: bytes = b"", **asked: Any) -> Any:  # noqa: ANN401
+        """What etcd answers (server/etcdserver/txn/range.go)."""
+        limit = asked["limit"]
+        first = bisect.bisect_left(self.keys, key)
+        last = len(self.keys) if end == EVERYTHING else bisect.bisect_left(self.keys, end or key)
+        if not end:
+            last = first + (key in self.keys)
+        found = self.keys[first:last]
+        self.requests += 1
+        self.visited += len(found)
+        self.largest = max(self.largest, min(len(found), limit))
+        return SimpleNamespace(
+            kvs=[SimpleNamespace(key=one, value=self.value) for one in found[:limit]],
+            more=len(found) > limit,
+            count=len(found) + self.lie,
+            ByteSize=lambda: 10 + len(found[:limit]) * (60 + len(self.value)),
+            header=SimpleNamespace(revision=REVISION),
+        )
+
+    async def read(self, wanted: KeyRange) -> list[bytes]:
+        """All keys of a range, by pages."""
+        found: list[bytes] = []
+        async for page in pages(self.range, wanted):
+            assert page.revision == REVISION
+            assert page.kvs
+            found += [kv.key for kv in page.kvs]
+        return found
+
+
+@given(
+    st.sets(st.one_of(st.binary(min_size=1, max_size=6), PATHS), max_size=400),
+    st.one_of(st.binary(max_size=3), st.just(b"/registry/"), st.just(b"/registry/pods/")),
+)
+async def test_each_key_of_a_prefix_comes_once_and_in_order(
+    keys: set[bytes], prefix: bytes
+) -> None:
+    expected = sorted(key for key in keys if key.startswith(prefix))
+    assert await Etcd(keys).read(KeyRange.prefix(prefix)) == expected
+
+
+@pytest.mark.parametrize("layout", ["namespaces", "one directory", "numbers", "bytes"])
+async def test_a_hundred_thousand_keys_are_counted_a_few_times_each(layout: str) -> None:
+    count = 100_000
+    made = {
+        "namespaces": lambda n: f"/registry/{n % 7}/team-{n // 7 % 50:04d}/name-{n:08d}".encode(),
+        "one directory": lambda n: f"/registry/pods/shop/api-{n * 7919 % 999_983:06x}".encode(),
+        "numbers": lambda n: f"/registry/pods/shop/p-{n:07d}".encode(),
+        "bytes": lambda n: (n * 2_654_435_761 % 2**32).to_bytes(4, "big"),
+    }[layout]
+    etcd = Etcd({made(number) for number in range(count)})
+    assert await etcd.read(KeyRange.prefix(b"")) == etcd.keys
+    # With a limit alone it would be fifty times each; and as many requests as pages at least.
+    assert etcd.visited < 12 * count
+    assert etcd.requests < 1200
+
+
+async def test_large_values_come_a_few_at_a_time() -> None:
+    etcd = Etcd({f"/registry/secrets/shop/{n:04d}".encode() for n in range(300)}, bytes(1 << 19))
+    assert len(await etcd.read(KeyRange.prefix(b"/registry/"))) == 300
+    # Only the first page is as large as that; the others weigh 2 MiB.
+    assert etcd.largest == 100
+    assert etcd.requests > 40
+
+
+async def test_one_key_and_none() -> None:
+    etcd = Etcd({b"a", b"b"})
+    assert await etcd.read(KeyRange.key(b"a")) == [b"a"]
+    assert await etcd.read(KeyRange.key(b"c")) == []
+    assert await etcd.read(KeyRange.prefix(b"c")) == []
+
+
+@pytest.mark.parametrize("lie", [-1, 1])
+async def test_an_etcd_that_counts_otherwise_than_it_reads_is_not_believed(lie: int) -> None:
+    etcd = Etcd({f"/registry/pods/shop/{n:04d}".encode() for n in range(2000)})
+    etcd.lie = lie
+    with pytest.raises(IntegrityError, match="counted other keys"):
+        await etcd.read(KeyRange.prefix(b"/registry/"))
