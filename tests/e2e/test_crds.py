@@ -39,6 +39,14 @@ async def user(control_plane: ControlPlane, namespace: str) -> User:
         ("path", {"store": STORE, "etcd": {"endpoints": ["https://a:2379/x"]}},
          "spec.etcd.endpoints[0]"),
         ("often", {"store": STORE, "attempts": 11}, "spec.attempts"),
+        ("half", {"store": STORE, "include": {"namespaces": ["shop"]}},
+         "include and exclude are for type RegistryExport"),
+        ("less", {"store": STORE, "exclude": {"resources": ["events"]}},
+         "include and exclude are for type RegistryExport"),
+        ("words", {"store": STORE, "type": "RegistryExport", "include": {"namespace": "shop"}},
+         'unknown field "spec.include.namespace"'),
+        ("harder", {"store": STORE, "type": "RegistryExport",
+                    "verification": {"level": "Restore"}}, "spec.verification.level"),
     ],
 )  # fmt: skip
 async def test_a_spec_that_cannot_be_meant_is_refused(

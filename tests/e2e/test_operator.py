@@ -135,6 +135,7 @@ async def test_every_column_shows_what_it_is_named_after(
     assert shown == {
         "NAME": made["metadata"]["name"],
         "BACKUP": "columns",
+        "TYPE": "Snapshot",
         "PHASE": "Complete",
         "PROGRESS": f"Done in {made['status']['duration']}",
         "REVISION": str(artifact["revision"]),
@@ -143,6 +144,44 @@ async def test_every_column_shows_what_it_is_named_after(
         "URL": artifact["url"],
         "MESSAGE": condition(made, "Complete")["message"],
     }
+
+
+async def test_a_registry_export_becomes_complete(
+    user: User, seaweedfs: SeaweedFS, bucket: str
+) -> None:
+    spec = {
+        "type": "RegistryExport",
+        "store": s3_store(seaweedfs, bucket),
+        "retention": {"keepLast": 1},
+        "include": {"namespaces": ["kube-*"]},
+        "exclude": {"resources": ["leases.coordination.k8s.io"]},
+    }
+    await user.apply(backup("objects", spec))
+    made = await user.ended((await user.run_of("objects"))["metadata"]["name"])
+    status = made["status"]
+    assert (status["phase"], status["type"]) == ("Complete", "RegistryExport")
+    assert condition(made, "Verified")["reason"] == "Structure"
+    assert not condition(made, "Indexed")
+    url = status["artifact"]["url"]
+    folder = url.removeprefix(f"s3://{bucket}/")
+    stored = await seaweedfs.objects(bucket, f"{folder}/")
+    assert stored[f"{folder}/registry.parquet"] == status["artifact"]["storedBytes"]
+    manifest = json.loads(await seaweedfs.read(bucket, f"{folder}/manifest.json"))
+    assert manifest["selection"]["include"]["namespaces"] == ["kube-*"]
+    assert manifest["liveKeys"] == status["artifact"]["liveKeys"] > 0
+    said = condition(made, "Complete")["message"]
+    assert f"{manifest['liveKeys']} keys at revision {manifest['revision']}" in said
+
+    # Retention counts it like any other.
+    await user.apply(run("objects-again", "objects"))
+    assert (await user.ended("objects-again"))["status"]["phase"] == "Complete"
+
+    async def first_is_gone() -> bool:
+        return not await seaweedfs.objects(bucket, f"{folder}/")
+
+    await wait_until(first_is_gone, "retention has let the first export go")
+    for kind, name in (("ebk", "objects"), ("esnap", "objects-again")):
+        assert (await table(user, kind, name))["TYPE"] == "RegistryExport"
 
 
 async def table(user: User, kind: str, name: str) -> dict[str, str]:

@@ -264,6 +264,9 @@ def test_a_namespace_is_read_without_its_neighbours() -> None:
     only = Selection(include=Filter(resources=("secrets",), namespaces=("team-003",)))
     assert len(read(file, Chosen(only))) == 750
     memory.reads.clear()
+    assert len(read(file, Chosen(Selection(include=Filter(resources=("namespaces",)))))) == 40
+    assert sum(memory.reads) < 0.03 * memory.size
+    memory.reads.clear()
     assert len(file.namespaces()) == 40
     assert sum(memory.reads) < 0.01 * memory.size
 

@@ -302,11 +302,18 @@ class RegistryFile:
         if chosen is None:
             return list(every)
         namespaces, ranges = chosen.namespaces(), chosen.ranges()
+        if chosen.cluster_scoped():  # they come first, and so does all that has no namespace
+            every = range(next(filter(self._namespaced, every), len(every)) + 1)[: len(every)]
         return [
             group
             for group in every
             if self._holds_namespace(group, namespaces) and self._holds_key(group, ranges)
         ]
+
+    def _namespaced(self, group: int) -> bool:
+        """Whether a row group holds something that belongs to a namespace."""
+        low, _, only_nulls = self._bounds(group, "namespace")
+        return low is not None and not only_nulls
 
     def _holds_namespace(self, group: int, wanted: frozenset[str] | None) -> bool:
         if wanted is None:

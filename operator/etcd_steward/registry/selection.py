@@ -41,6 +41,14 @@ class Chosen:
         names = self._include.namespaces
         return frozenset(names) if names and not any("*" in name for name in names) else None
 
+    def cluster_scoped(self) -> bool:
+        """Whether only what belongs to no namespace can be meant, by the resources' names."""
+        known = [BUILTINS.get(word.partition(".")[0]) for word in self._include.resources]
+        return bool(known) and all(
+            one is not None and not one.namespaced and _folders(word) == [one.path]
+            for one, word in zip(known, self._include.resources, strict=True)
+        )
+
     def ranges(self) -> list[tuple[bytes, bytes]] | None:
         """Key ranges, sorted and apart, that hold all that is meant; None if all keys may be."""
         prefixes = self._prefixes()
