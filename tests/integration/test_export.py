@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -180,9 +180,9 @@ async def test_keys_that_are_no_text_large_values_and_leases_are_exact(
 )
 async def test_only_what_is_chosen(
     selection: Selection,
-    wanted: Any,
+    wanted: Callable[[bytes], bool],
     odd: EtcdCluster,
-    tmp_path: Path,  # noqa: ANN401
+    tmp_path: Path,
 ) -> None:
     store = LocalSettings(path=tmp_path / "store")
     asked = request(connection(odd), store, tmp_path / "spool", selection=selection)

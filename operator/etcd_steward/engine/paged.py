@@ -79,15 +79,17 @@ class Paged:
         return True
 
     def __len__(self) -> int:
-        return len(self._key_sizes)
+        return len(self._value_sizes)
 
     def rows(self) -> Rows:
         """The index of all that was taken in; nothing can be taken in afterwards."""
         create, mod, version, lease = map(_offsets, self._numbers)
+        key_at = np.concatenate(([0], np.cumsum(_offsets(self._key_sizes))))
+        self._key_sizes = array("q")
         sizes = _offsets(self._value_sizes)
         return Rows(
             keys=np.frombuffer(self._keys, dtype=np.uint8),
-            key_at=np.concatenate(([0], np.cumsum(_offsets(self._key_sizes)))),
+            key_at=key_at,
             create_revision=create,
             mod_revision=mod,
             version=version,

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from etcd_steward.registry.table import Rows
 
 if TYPE_CHECKING:  # it brings pyarrow
     from etcd_steward.registry.parquet import Piece, RegistryFile
-
-_NUMBERS: Final = ("create_revision", "mod_revision", "version", "lease")
 
 
 def prove_registry(registry: "RegistryFile", name: str) -> RegistryStructure:
@@ -113,8 +111,9 @@ def _leading(equal: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
 def _equal(piece: "Piece", first: int, rows: Rows, span: slice, file: SpoolFile) -> bool:
     """Whether these rows have the same values and numbers here and there."""
     there = slice(first, first + span.stop - span.start)
-    for name in _NUMBERS:
-        if not np.array_equal(getattr(piece, name)[there], getattr(rows, name)[span]):
+    ours = (rows.create_revision, rows.mod_revision, rows.version, rows.lease)
+    for one, other in zip(ours, piece.numbers, strict=True):
+        if not np.array_equal(one[span], other[there]):
             return False
     at, size = rows.value_at[span], rows.value_size[span]
     ends = piece.value_at[first : there.stop + 1]

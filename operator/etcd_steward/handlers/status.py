@@ -149,21 +149,9 @@ def progressed(
             raw_bytes=progress.raw_bytes,
             total_bytes=progress.total_bytes,
             stored_bytes=progress.stored_bytes,
-            text=_progress_text(progress),
+            text=words.progress(progress),
         ),
     )
-
-
-def _progress_text(progress: Progress) -> str:
-    if progress.step == "Streaming" and progress.total_bytes:
-        return f"Streaming {size(progress.raw_bytes)} of {size(progress.total_bytes)}"
-    if progress.step == "Exporting":
-        return f"Exporting, {size(progress.raw_bytes)} read"
-    if progress.step == "Uploading":
-        return f"Uploading, {size(progress.stored_bytes)} stored"
-    if progress.step == "WaitingForRoom":
-        return "Waiting for room in the spool"
-    return progress.step
 
 
 def unnoted_start(status: EtcdSnapshotStatus) -> EtcdSnapshotStatus:

@@ -1,6 +1,9 @@
-"""Times in words, as conditions, events and columns show them."""
+"""Times and progress in words, as conditions, events and columns show them."""
 
 from datetime import UTC, datetime
+
+from etcd_steward.models.run import Progress
+from etcd_steward.units import size
 
 
 def duration(seconds: float) -> str:
@@ -24,3 +27,16 @@ def timestamp(moment: datetime) -> str:
 def moment(text: str) -> datetime:
     """The moment that `timestamp` wrote, or the API server."""
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def progress(run: Progress) -> str:
+    """How far a run is."""
+    if run.step == "Streaming" and run.total_bytes:
+        return f"Streaming {size(run.raw_bytes)} of {size(run.total_bytes)}"
+    if run.step == "Exporting":
+        return f"Exporting, {size(run.raw_bytes)} read"
+    if run.step == "Uploading":
+        return f"Uploading, {size(run.stored_bytes)} stored"
+    if run.step == "WaitingForRoom":
+        return "Waiting for room in the spool"
+    return run.step

@@ -83,10 +83,7 @@ class Piece:
     key_at: Offsets
     values: Octets
     value_at: Offsets
-    create_revision: Offsets
-    mod_revision: Offsets
-    version: Offsets
-    lease: Offsets
+    numbers: tuple[Offsets, ...]  # create revision, mod revision, version, lease
 
 
 def write(
@@ -225,8 +222,8 @@ class RegistryFile:
         """All rows in the order of the file, in batches, with nothing made of them."""
         for table in self._tables(self._groups(None), ("key", "value", *_NUMBERS)):
             with self._explained():
-                numbers = (table[name].to_numpy() for name in _NUMBERS)
-                yield Piece(*_text(table["key"]), *_text(table["value"]), *numbers)
+                numbers = tuple(table[name].to_numpy() for name in _NUMBERS)
+                yield Piece(*_text(table["key"]), *_text(table["value"]), numbers)
 
     def entries(
         self, chosen: "Chosen | None" = None, *, sizes: bool = False
