@@ -174,9 +174,7 @@ class EtcdClient:
         """
         via, now = await self._answering(wanted.start)
         deadline = Deadline.after(self._connection.command_timeout)
-        changes = watching.watch(
-            via, wanted, start=start or now + 1, upto=upto, deadline=deadline
-        )
+        changes = watching.watch(via, wanted, start=start or now + 1, upto=upto, deadline=deadline)
         async with aclosing(changes):
             async for change in changes:
                 yield change
