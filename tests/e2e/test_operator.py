@@ -87,12 +87,14 @@ async def test_the_sample_for_s3_becomes_complete(
     assert status["phase"] == "Complete"
     assert condition(made, "Complete")["status"] == "True"
     assert condition(made, "Verified")["reason"] == "Structure"
+    assert condition(made, "Indexed")["status"] == "True"
     assert status["attempt"] == 1
     assert "journal" not in status
     folder = status["artifact"]["url"].removeprefix(f"s3://{bucket}/")
     stored = await seaweedfs.objects(bucket, f"{folder}/")
     manifest = json.loads(await seaweedfs.read(bucket, f"{folder}/manifest.json"))
     assert stored[f"{folder}/snapshot.db.zst"] == status["artifact"]["storedBytes"]
+    assert {f"{folder}/registry.parquet", f"{folder}/index.json"} <= set(stored)
     assert manifest["revision"] == status["artifact"]["revision"]
     assert manifest["run"]["name"] == made["metadata"]["name"]
     assert manifest["backup"]["uid"] == status["backupUID"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etcd_steward.errors import InvalidInput
-from etcd_steward.models.registry import Filter, Selection
+from etcd_steward.models.registry import Filter, KeyPath, Selection
 from etcd_steward.registry import paths
 from etcd_steward.registry.selection import Chosen, end_of, selected_by
 
@@ -57,7 +57,6 @@ def test_everything_without_a_filter_or_with_an_empty_one() -> None:
         (Filter(resources=("services.knative.dev",)), [7]),
         (Filter(resources=("*",)), [0, 1, 2, 3, 4, 5, 6, 7, 8]),
         (Filter(resources=("s*",)), [0, 1, 7, 8]),
-        (Filter(resources=("secret",)), []),
         (Filter(names=("web", "db*")), [0, 1, 2, 3, 7, 8]),
         (Filter(names=("db*",), namespaces=("shop",)), [0]),
         (Filter(key_prefixes=("/calico/", "/registry/h")), [9, 10]),
@@ -190,3 +189,25 @@ def test_the_end_of_a_prefix() -> None:
     assert end_of(b"/a/") == b"/a0"
     assert end_of(b"a\xff\xff") == b"b"
     assert end_of(b"\xff") == b"\0"  # to the end of all keys
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("secret", "secrets"),
+        ("deploy", "deployments"),
+        ("ingress", "ingresses"),
+        ("sa", "serviceaccounts"),
+        ("deployment.apps", "deployments.apps"),
+    ],
+)
+def test_another_word_for_a_built_in_resource_is_refused(word: str, meant: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Chosen(Selection(include=Filter(resources=(word,))))
+    assert meant in caught.value.hint
+
+
+def test_a_custom_resource_may_be_called_like_a_nickname() -> None:
+    chosen = Chosen(Selection(include=Filter(resources=("deploy.example.com",))))
+    path = KeyPath("deploy", "example.com", "shop", "a")
+    assert chosen.wants(path, b"/registry/example.com/deploy/shop/a", lambda: None)

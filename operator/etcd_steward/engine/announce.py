@@ -14,8 +14,9 @@ from typing import TypeVar
 import stamina
 
 from etcd_steward.deadline import Deadline
+from etcd_steward.engine.members import leaderless
 from etcd_steward.engine.report import Report
-from etcd_steward.errors import OutOfSpace, StewardError, TransientError
+from etcd_steward.errors import NoLeader, OutOfSpace, StewardError, TransientError
 from etcd_steward.etcd.client import EtcdClient
 
 Result = TypeVar("Result")
@@ -34,6 +35,7 @@ async def announced(
 
     The key hangs on a lease as long as the run may take, so that a dead run's goes by itself. A
     full etcd takes no write; the backup it needs most is then taken unannounced, and that is said.
+    Raises `NoLeader` for an etcd whose members had not noticed yet that they are too few.
     """
     lease: int | None = None
     value = json.dumps({"run": run, "start": datetime.now(UTC).isoformat(timespec="seconds")})
@@ -46,6 +48,8 @@ async def announced(
             report.warning(
                 "etcd is full: this snapshot can't be announced; don't defragment meanwhile"
             )
+        except NoLeader as error:
+            raise leaderless() from error
         yield
     finally:
         if lease is not None:

@@ -76,6 +76,15 @@ def _nobody(failures: Sequence[MemberFailure]) -> StewardError:
     return type(worst)(f"no member of etcd answers ({summary})", hint=worst.hint)
 
 
+def leaderless() -> NoLeader:
+    """etcd serves no ordinary backup, and what there is to do."""
+    return NoLeader(
+        "etcd has no leader: too few of its members are up, or they can't reach each other",
+        hint="bring members back until a majority is up; `etcd-steward snapshot save "
+        "--emergency` takes what a last member holds, marked as suspect",
+    )
+
+
 def _objection(members: Sequence[MemberStatus]) -> StewardError | None:
     alarms = {alarm.kind for member in members for alarm in member.alarms}
     if "CORRUPT" in alarms:
@@ -85,11 +94,7 @@ def _objection(members: Sequence[MemberStatus]) -> StewardError | None:
             "`etcd-steward snapshot save --emergency` takes a backup marked as suspect",
         )
     if not any(member.has_leader for member in members):
-        return NoLeader(
-            "etcd has no leader: too few of its members are up, or they can't reach each other",
-            hint="bring members back until a majority is up; `etcd-steward snapshot save "
-            "--emergency` takes what a last member holds, marked as suspect",
-        )
+        return leaderless()
     if all(_lags(member) or member.is_learner for member in members):
         behind = max(member.raft_index - member.raft_applied_index for member in members)
         return Unavailable(

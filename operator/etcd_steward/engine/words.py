@@ -13,59 +13,11 @@ from etcd_steward.engine.sources import Source, Wanted
 from etcd_steward.errors import NotFound, Undecodable
 from etcd_steward.models.registry import Filter
 from etcd_steward.registry.decode import decode
-from etcd_steward.registry.paths import BUILTINS, FORMER_GROUPS, Builtin
-
-_SHORT: Final = {
-    "cj": "cronjobs",
-    "cm": "configmaps",
-    "crd": "customresourcedefinitions",
-    "crds": "customresourcedefinitions",
-    "csr": "certificatesigningrequests",
-    "deploy": "deployments",
-    "ds": "daemonsets",
-    "ep": "endpoints",
-    "ev": "events",
-    "hpa": "horizontalpodautoscalers",
-    "ing": "ingresses",
-    "ip": "ipaddresses",
-    "limits": "limitranges",
-    "netpol": "networkpolicies",
-    "no": "nodes",
-    "ns": "namespaces",
-    "pc": "priorityclasses",
-    "pdb": "poddisruptionbudgets",
-    "po": "pods",
-    "pv": "persistentvolumes",
-    "pvc": "persistentvolumeclaims",
-    "quota": "resourcequotas",
-    "rc": "replicationcontrollers",
-    "rs": "replicasets",
-    "sa": "serviceaccounts",
-    "sc": "storageclasses",
-    "sts": "statefulsets",
-    "svc": "services",
-    "vac": "volumeattributesclasses",
-}
-"""As `kubectl api-resources` lists them."""
+from etcd_steward.registry.nicknames import BUILTIN_WORDS
+from etcd_steward.registry.paths import FORMER_GROUPS, Builtin
 
 _VERSION: Final = re.compile(r"\.v\d+((alpha|beta)\d+)?(\.|$)")
 """kubectl takes a version, too: `deployments.v1.apps`. A key does not tell it."""
-
-
-def _singular(plural: str) -> str:
-    """The singular that Kubernetes gives a plural: the kind in lower case."""
-    if plural.endswith("ies"):
-        return f"{plural[:-3]}y"
-    if plural.endswith("sses"):
-        return plural[:-2]
-    return plural if plural == "endpoints" else plural.removesuffix("s")
-
-
-_WORDS: Final = {
-    **{_singular(plural): builtin for plural, builtin in BUILTINS.items()},
-    **{short: BUILTINS[plural] for short, plural in _SHORT.items()},
-    **BUILTINS,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +39,7 @@ async def resource_named(word: str, source: Source, *, prefix: str, at: int) -> 
     if "*" in wanted:
         return wanted
     plain, _, group = _VERSION.sub(".", wanted, count=1).rstrip(".").partition(".")
-    builtin = _WORDS.get(plain)
+    builtin = BUILTIN_WORDS.get(plain)
     if builtin is not None and _of_group(builtin, group):
         return f"{builtin.resource}.{builtin.api_group}".rstrip(".")
     custom = await _custom(source, prefix, at)
@@ -96,7 +48,7 @@ async def resource_named(word: str, source: Source, *, prefix: str, at: int) -> 
             return f"{one.resource}.{one.group}"
     if group:
         return wanted
-    known = [*_WORDS, *(word for one in custom for word in one.words)]
+    known = [*BUILTIN_WORDS, *(word for one in custom for word in one.words)]
     near = ", ".join(get_close_matches(plain, known, n=3))
     raise NotFound(
         f"no resource is called {word!r}, neither in Kubernetes nor by a CustomResourceDefinition "

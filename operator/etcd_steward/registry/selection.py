@@ -6,6 +6,7 @@ from typing import Final
 
 from etcd_steward.errors import InvalidInput
 from etcd_steward.models.registry import Filter, KeyPath, Selection
+from etcd_steward.registry.nicknames import BUILTIN_WORDS
 from etcd_steward.registry.paths import BUILTINS, FORMER_GROUPS, root_of
 
 Labels = Mapping[str, str]
@@ -17,7 +18,8 @@ class Chosen:
     """A `Selection` over the keys of one API server, those below its `--etcd-prefix`.
 
     An empty filter counts as one that is not there: `exclude: {}` takes nothing out. Raises
-    `InvalidInput` for a label selector that can't be meant.
+    `InvalidInput` for a label selector that can't be meant, and for a built-in resource by another
+    word than its plural: that would select nothing, silently.
     """
 
     def __init__(self, selection: Selection, prefix: str = "/registry") -> None:
@@ -152,6 +154,8 @@ class _Fits:
         self._namespaces = _matcher(given.namespaces)
         self._names = _matcher(given.names)
         self._resources = given.resources
+        for word in given.resources:
+            _check_plural(word)
         self._known: dict[tuple[str, str], bool] = {}
         self._prefixes = tuple(prefix.encode() for prefix in given.key_prefixes)
         self._selects = None if given.label_selector is None else selected_by(given.label_selector)
@@ -188,6 +192,15 @@ class _Fits:
             known = any(_means(word, resource, group) for word in self._resources)
             self._known[resource, group] = known
         return known
+
+
+def _check_plural(word: str) -> None:
+    plural, dot, group = word.partition(".")
+    known = BUILTIN_WORDS.get(plural)
+    if known is None or plural == known.resource or (dot and group != known.api_group):
+        return
+    meant = f"{known.resource}{dot}{group}"
+    raise InvalidInput(f"a filter takes plurals: {word!r} is none", hint=f"Write {meant!r}")
 
 
 def _matcher(patterns: Iterable[str]) -> Callable[[str], bool] | None:
