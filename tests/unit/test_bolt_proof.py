@@ -26,6 +26,7 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk, "_WINDOW", 4096)
     monkeypatch.setattr(walk, "_GAP", 2)
     monkeypatch.setattr(walk, "_BATCH", 5)
+    monkeypatch.setattr(walk, "_BRANCHES", 2)
     monkeypatch.setattr(mvcc, "PIECE", 64)
 
 
@@ -60,6 +61,7 @@ def test_any_history_in_any_shape(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(walk, "_WINDOW", sizes[1])
         patch.setattr(walk, "_BATCH", 7)
+        patch.setattr(walk, "_BRANCHES", per_branch)
         report = prove_structure(BytesFile(data))
     assert report.live_keys == len(history.live)
     assert report.records == len(history.records)

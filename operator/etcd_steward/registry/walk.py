@@ -1,9 +1,9 @@
 """The leaf pages of etcd's `key` bucket, the history of all user keys: read once, window by window.
 
-The bucket is nearly the whole file, so its tree is read level by level, the pages of a level in the
-order of the file, and a window of many pages at a time; Python runs per window, numpy per record. A
-page's bounds come with it from the branch above: keys that keep to them are in order across pages,
-in whatever order the pages are read.
+The bucket is nearly the whole file, so its tree is read level by level, many branches at a time,
+the pages of a level in the order of the file, and a window of many pages at once; Python runs per
+window, numpy per record. A page's bounds come with it from the branch above: keys that keep to them
+are in order across pages, in whatever order the pages are read.
 
 What the leaves hold is for others to say: `mvcc` proves it, `history` keeps an index of it,
 `hashkv` hashes it.
@@ -16,6 +16,7 @@ from typing import Final, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from etcd_steward.errors import IntegrityError
 from etcd_steward.registry.bolt import BRANCH, LEAF, Bolt, Headers, Table, damaged
 from etcd_steward.registry.buckets import MAX_DEPTH, Bucket, Entry, page_entries
 from etcd_steward.registry.lanes import Mask, Octets, Offsets, Shorts, Words, first_true
@@ -34,6 +35,8 @@ _WINDOW: Final = 8 << 20
 _GAP: Final = 8
 """So many pages that nobody asked for are read along rather than begin another read."""
 _BATCH: Final = 1 << 15
+_BRANCHES: Final = 1 << 11
+"""So many branches are followed at once: to some 200,000 leaves, 7 MB of bounds."""
 _LAST: Final = (1 << 63) - 1
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -192,20 +195,7 @@ def leaves(bolt: Bolt, bucket: Bucket) -> Iterator[Leaves | Single]:
         yield from map(_single, bucket.entries())
         return
     bolt.claim(np.array([bucket.root]), np.array([bucket.entry.page]))
-    walk, found = _Walk(bolt), False
-    level: _Level | None = _Level(np.array([bucket.root]), _bound(0), _bound(_LAST))
-    for _ in range(MAX_DEPTH):
-        if level is None:
-            return
-        below = _Below()
-        for part in walk.level(level, below):
-            found = True
-            yield part
-            del part
-        if below.ids and found:
-            raise damaged("bucket key: the leaves of its tree lie at different depths")
-        level = below.level()
-    raise damaged(f"bucket key: its tree has more than {MAX_DEPTH} levels")
+    yield from _Walk(bolt).down(_Level(np.array([bucket.root]), _bound(0), _bound(_LAST)))
 
 
 def again(bolt: Bolt, ids: Offsets, sizes: Offsets) -> Iterator[Leaves]:
@@ -224,6 +214,34 @@ def again(bolt: Bolt, ids: Offsets, sizes: Offsets) -> Iterator[Leaves]:
 class _Walk:
     def __init__(self, bolt: Bolt) -> None:
         self._bolt = bolt
+        self._leaves_at: int | None = None
+        """How deep the leaves lie, once one was found."""
+
+    def down(self, level: _Level, depth: int = 0) -> Iterator[Leaves | Single]:
+        """All leaves below some pages.
+
+        Of the branches only some are followed at a time: the bounds of all leaves of a large file
+        would be most of what is held in memory.
+        """
+        if depth == MAX_DEPTH:
+            raise damaged(f"bucket key: its tree has more than {MAX_DEPTH} levels")
+        first = 0
+        while first < len(level.ids):
+            end = len(level.ids) if depth == self._leaves_at else first + _BRANCHES
+            below = _Below()
+            for part in self.level(level[first:end], below):
+                if self._leaves_at is None:
+                    self._leaves_at = depth
+                if depth != self._leaves_at:
+                    raise _uneven()
+                yield part
+                del part
+            deeper = below.level()
+            if deeper is not None:
+                if self._leaves_at == depth:
+                    raise _uneven()
+                yield from self.down(deeper, depth + 1)
+            first = end
 
     def level(self, level: _Level, below: _Below) -> Iterator[Leaves | Single]:
         """Read all pages of a level; what the branches among them refer to is the next."""
@@ -322,6 +340,10 @@ class _Walk:
             last = int(pages.high.main[index])
             high = None if last == _LAST else _encoded(last, int(pages.high.rest[index]))
             yield from map(_single, page_entries(self._bolt, int(pages.ids[index]), low, high))
+
+
+def _uneven() -> IntegrityError:
+    return damaged("bucket key: the leaves of its tree lie at different depths")
 
 
 def _single(entry: Entry) -> Single:
