@@ -1,6 +1,6 @@
 """Generate `crds/*.yaml` and `docs/manifest.schema.json` from the pydantic models.
 
-Run it after a change to `models/kinds.py` or `models/manifest.py` and commit what it writes;
+Run it after a change to `models/*kinds.py` or `models/manifest.py` and commit what it writes;
 `--check` only compares and fails on a difference.
 
 pydantic writes JSON Schema; the API server takes only its own "structural" part of it, so one pass
@@ -21,7 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "operator"))
 
-from etcd_steward.models import kinds  # noqa: E402
+from etcd_steward.models import kinds, restore_kinds  # noqa: E402
 from etcd_steward.models.base import Model  # noqa: E402
 from etcd_steward.models.manifest import Manifest  # noqa: E402
 
@@ -49,6 +49,52 @@ class Kind:
     rules: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """For a path of fields below `spec`, dotted."""
     selectable: tuple[str, ...] = ()
+
+
+_STORE_RULES: dict[str, tuple[tuple[str, str], ...]] = {
+    "": (
+        (
+            "has(self.s3) != has(self.local)",
+            "set exactly one store: either s3 or local",
+        ),
+    ),
+    ".s3.sse": (
+        (
+            "!has(self.kmsKeyID) || self.type == 'KMS'",
+            "kmsKeyID is for type KMS only",
+        ),
+        (
+            "has(self.customerKeySecretName) == (self.type == 'C')",
+            "customerKeySecretName is needed for type C, and for no other",
+        ),
+    ),
+}
+
+
+def _of_store(path: str) -> dict[str, tuple[tuple[str, str], ...]]:
+    """The rules of a store at `path`."""
+    return {f"{path}{below}": rules for below, rules in _STORE_RULES.items()}
+
+
+def _unchanged(model: type[Model], *, but: str) -> str:
+    """CEL: that nothing of a spec is changed `but` one field."""
+    fields = model.model_json_schema(by_alias=True)["properties"]
+    terms = []
+    for name, field_ in fields.items():
+        if name == but:
+            continue
+        if field_.get("default") in (None, {}, []) and name not in _required(model):
+            terms.append(
+                f"has(self.{name}) == has(oldSelf.{name}) && "
+                f"(!has(self.{name}) || self.{name} == oldSelf.{name})"
+            )
+        else:  # there is a default: it is never absent
+            terms.append(f"self.{name} == oldSelf.{name}")
+    return " && ".join(terms)
+
+
+def _required(model: type[Model]) -> set[str]:
+    return set(model.model_json_schema(by_alias=True).get("required", ()))
 
 
 KINDS = (
@@ -94,24 +140,7 @@ KINDS = (
                 "include and exclude are for type RegistryExport: a Snapshot is the whole database",
             ),
         ),
-        rules={
-            "store": (
-                (
-                    "has(self.s3) != has(self.local)",
-                    "set exactly one store: either s3 or local",
-                ),
-            ),
-            "store.s3.sse": (
-                (
-                    "!has(self.kmsKeyID) || self.type == 'KMS'",
-                    "kmsKeyID is for type KMS only",
-                ),
-                (
-                    "has(self.customerKeySecretName) == (self.type == 'C')",
-                    "customerKeySecretName is needed for type C, and for no other",
-                ),
-            ),
-        },
+        rules=_of_store("store"),
     ),
     Kind(
         kind="EtcdSnapshot",
@@ -139,6 +168,84 @@ KINDS = (
             ),
         ),
         selectable=(".spec.backupName", ".status.phase"),
+    ),
+    Kind(
+        kind="EtcdRestore",
+        plural="etcdrestores",
+        short="erestore",
+        description="Keys of the registry, brought back once: from a backup, or from what etcd "
+        "itself still remembers. Who may create one may do whatever a cluster admin may.",
+        spec=restore_kinds.EtcdRestoreSpec,
+        status=restore_kinds.EtcdRestoreStatus,
+        columns=(
+            ("Mode", "string", ".spec.mode", 0),
+            ("Phase", "string", ".status.phase", 0),
+            ("Progress", "string", ".status.progress.text", 0),
+            ("Writes", "integer", ".status.plan.writes", 0),
+            ("Written", "integer", ".status.result.counts.written", 0),
+            ("Expires", "string", ".status.plan.expiresTime", 0),
+            ("Age", "date", ".metadata.creationTimestamp", 0),
+            ("Source", "string", ".status.plan.source", 1),
+            ("Digest", "string", ".status.plan.digest", 1),
+            ("Undo", "string", ".status.result.undo", 1),
+            ("Message", "string", ".status.message", 1),
+        ),
+        spec_rules=(
+            (
+                _unchanged(restore_kinds.EtcdRestoreSpec, but="approvedPlanDigest"),
+                "nothing but approvedPlanDigest can be changed: create another EtcdRestore",
+            ),
+            (
+                (
+                    "has(self.source.undoOf) || (has(self.include) && ("
+                    "has(self.include.namespaces) || has(self.include.resources) || "
+                    "has(self.include.names) || has(self.include.labelSelector) || has(self.include.keyPrefixes)))"
+                ),
+                "include must name something: to restore everything is to restore the cluster",
+            ),
+            (
+                "!has(self.source.undoOf) || (!has(self.exclude) && self.mode == 'Apply')",
+                "an undo has no plan of its own: set mode: Apply, and no exclude",
+            ),
+            (
+                (
+                    "!has(self.namespaceMapping) || size(self.namespaceMapping) == 0 || "
+                    "self.via == 'API'"
+                ),
+                "namespaceMapping is for via: API: raw keys stay where they were",
+            ),
+            (
+                "!has(self.approvedPlanDigest) || self.mode == 'Plan'",
+                "approvedPlanDigest is for mode: Plan, once status.plan shows a digest",
+            ),
+        ),
+        rules={
+            "source": (
+                (
+                    (
+                        "[has(self.snapshotName), has(self.backupName), has(self.store), "
+                        "has(self.live), has(self.undoOf)].filter(one, one).size() == 1"
+                    ),
+                    "set exactly one source: snapshotName, backupName, store, live or undoOf",
+                ),
+                (
+                    "!has(self.path) || has(self.store)",
+                    "path is a folder in store: set both",
+                ),
+            ),
+            "source.live": (
+                (
+                    (
+                        "[self.beforeDeletion, has(self.ago), has(self.revision)]"
+                        ".filter(one, one).size() == 1"
+                    ),
+                    "set exactly one moment: beforeDeletion, ago or revision",
+                ),
+            ),
+            **_of_store("source.store"),
+            **_of_store("store"),
+        },
+        selectable=(".spec.mode", ".status.phase"),
     ),
 )
 

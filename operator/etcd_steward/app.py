@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.engine.backup import back_up
@@ -24,6 +25,7 @@ from etcd_steward.models.connection import EtcdConnection, StoreSettings
 from etcd_steward.models.layout import Folder
 from etcd_steward.models.manifest import Index, Manifest
 from etcd_steward.models.ports import OpenUpload, Store
+from etcd_steward.models.restore_run import FromUndo, PlanMade, RestoreEnded, RestoreRequest
 from etcd_steward.models.run import (
     BackupRequest,
     Catalogued,
@@ -39,6 +41,9 @@ from etcd_steward.models.run import (
     SpoolSettings,
 )
 from etcd_steward.store import open_store as _open_store
+
+if TYPE_CHECKING:
+    from etcd_steward.engine.restore.session import Session
 
 _INDEX_AFTER = timedelta(minutes=10)
 """A run that has not indexed its snapshot by then never will."""
@@ -196,6 +201,45 @@ async def delete(request: DeleteRequest, report: Report) -> Settled:
             ours = only(request.backup, request.cluster_ids)
             await delete_backup(store, Folder.parse(request.folder), ours)
     return Settled(aborted=0)
+
+
+async def restore(
+    request: RestoreRequest, report: Report, tell: Callable[[PlanMade], None]
+) -> PlanMade | RestoreEnded:
+    """Plan a restore and, where the request says so, apply that plan; or undo another one.
+
+    One that was applied before, whatever has brought its request back since, does nothing and is
+    told of as it went. `tell` hears of the plan before it is applied. Raises `StewardError`.
+    """
+    from etcd_steward.engine.restore.telling import ended, plan_made  # noqa: PLC0415  # see below
+
+    async with open_restore(request, report) as session:
+        deadline = Deadline.after(request.timeout)
+        done = await session.done_before()
+        if done is not None:
+            return ended(done, session.place, before=True)
+        if isinstance(request.source, FromUndo):
+            return ended(await session.undo(), session.place, before=False)
+        async with deadline.enforce("the plan"):
+            planned = await session.plan()
+        made = plan_made(planned.plan, session.place, applying=request.apply)
+        if not request.apply:
+            return made
+        tell(made)
+        return ended(await session.apply(planned), session.place, before=False)
+
+
+@asynccontextmanager
+async def open_restore(request: RestoreRequest, report: Report) -> "AsyncIterator[Session]":
+    """What one restore needs, opened."""
+    # What speaks to an API server takes half a second to import, and only restores need it.
+    from etcd_steward.engine.restore.session import opened  # noqa: PLC0415
+
+    async with (
+        open_etcd(request.etcd) as client,
+        opened(request, client, report) as session,
+    ):
+        yield session
 
 
 @dataclass(frozen=True, slots=True)

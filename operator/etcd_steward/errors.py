@@ -17,6 +17,7 @@ above needs to know grpc, boto3 or kubernetes. Two roots decide what happens nex
     │   ├── IntegrityError     bytes are not what they must be: never use them
     │   ├── Undecodable        a value that we can't read, though it may be in order
     │   ├── Refused            a safety check says no (exit code 3)
+    │   │   └── PlanChanged    what was approved is not what would be done now
     │   ├── Unsupported        the other side can't do this at all
     │   ├── Compacted          etcd has forgotten the revision that was asked for
     │   └── OutOfSpace         the spool, the store or etcd itself is full
@@ -120,6 +121,12 @@ class Refused(PermanentError):
     exit_code = 3
 
 
+class PlanChanged(Refused):
+    """What somebody approved is not what would be done now."""
+
+    reason = "PlanChanged"
+
+
 class Unsupported(PermanentError):
     """The other side can't do this at all."""
 
@@ -158,6 +165,9 @@ class Throttled(TransientError):
     """The other side asks us to slow down."""
 
     reason = "Throttled"
+
+    after: float = 0.0
+    """Seconds that it asks us to wait; 0 where it names none."""
 
 
 class TimedOut(TransientError):

@@ -1,52 +1,29 @@
-"""What this program asks of the API server, and what it makes of the answers.
+"""What the operator asks of the API server about its own objects, and a few others.
 
-The only module that knows the `kubernetes` client (its asyncio half). Objects go in and out as the
-JSON that the API server speaks: our own kinds have models, and of the rest only Secrets are read.
-Plain requests through the client's own authentication are used rather than its generated methods,
-which know neither metadata-only lists nor the status of our kinds as types.
+Objects go in and out as the JSON that the API server speaks: our own kinds have models, and of the
+rest only Secrets are read.
 """
 
-import asyncio
 import base64
 import binascii
 import contextlib
-import json
-import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import aiohttp
-from kubernetes.aio import config as kubernetes_config
-from kubernetes.aio.client import ApiClient, Configuration
-from pydantic import SecretStr
-
-from etcd_steward.errors import (
-    AlreadyExists,
-    InvalidInput,
-    NotFound,
-    OutOfSpace,
-    StewardError,
-    Throttled,
-    Unauthorized,
-    Unavailable,
-    Untrusted,
-)
+from etcd_steward.errors import InvalidInput, NotFound, Unauthorized
+from etcd_steward.kube_client import Client, Conflict, Object
 from etcd_steward.models.kinds import API_VERSION, GROUP, VERSION
 
-REQUEST_TIMEOUT = 10.0
-"""Seconds for one request: none of ours is large. It bounds what a stalled connection costs."""
 PAGE = 500
 CONFLICTS = 5
 """So often in a row somebody else may be faster than a write of ours."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 BACKUPS = "etcdbackups"
 SNAPSHOTS = "etcdsnapshots"
+RESTORES = "etcdrestores"
 LEASES = "coordination.k8s.io/v1"
-
-Object = dict[str, Any]
 
 
 class Key(NamedTuple):
@@ -69,23 +46,6 @@ class Version(NamedTuple):
 def version_of(found: Mapping[str, Any]) -> Version:
     """Incarnation and version of an object."""
     return Version(found["metadata"]["uid"], int(found["metadata"]["resourceVersion"]))
-
-
-class _Conflict(Unavailable):
-    """Somebody else has changed the object meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """How to reach the API server and who we are, as of now: tokens are renewed."""
-
-    server: str
-    ca_file: str | None
-    ca_data: str | bytes | None
-    insecure: bool
-    cert_file: str | None
-    key_file: str | None
-    token: SecretStr | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,58 +93,14 @@ class Secret:
         return value
 
 
-class Kube:
+class Kube(Client):
     """One API server."""
-
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._client = ApiClient(configuration)
-
-    @classmethod
-    async def connect(cls, kubeconfig: Path | None) -> Self:
-        """Read the settings: the file given, or the pod's own, or those that kubectl would find.
-
-        Sends nothing yet. Raises `InvalidInput` if there are none.
-        """
-        configuration = Configuration()
-        try:
-            if kubeconfig is None:
-                await _load_default(configuration)
-            else:
-                await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
-                    config_file=str(kubeconfig), client_configuration=configuration
-                )
-        except (kubernetes_config.ConfigException, OSError) as error:
-            raise InvalidInput(
-                f"no way to reach a Kubernetes API server is configured: {error}",
-                hint="Name a kubeconfig with --kubeconfig or KUBECONFIG",
-            ) from error
-        return cls(configuration)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.close()  # type: ignore[no-untyped-call]
-
-    async def credentials(self) -> Credentials:
-        """What another client (kopf's) needs to do the same; a stale token is read again."""
-        configuration = self._configuration
-        auth = await configuration.auth_settings()
-        header = auth["BearerToken"]["value"] if "BearerToken" in auth else None
-        return Credentials(
-            server=configuration.host,
-            ca_file=configuration.ssl_ca_cert,
-            ca_data=configuration.ca_cert_data,
-            insecure=not configuration.verify_ssl,
-            cert_file=configuration.cert_file,
-            key_file=configuration.key_file,
-            token=SecretStr(header.partition(" ")[2]) if header else None,  # `Bearer` or `bearer`
-        )
 
     async def secret(self, where: Key) -> Secret:
         """A Secret. `NotFound` and `Unauthorized` say what to do."""
         path = f"/api/v1/namespaces/{where.namespace}/secrets/{quote(where.name)}"
         try:
-            found = await self._call("GET", path, what=f"Secret {where}")
+            found = await self.call("GET", path, what=f"Secret {where}")
         except NotFound as error:
             raise NotFound(f"there is no Secret {where}", hint="Create it") from error
         except Unauthorized as error:
@@ -197,7 +113,7 @@ class Kube:
 
     async def get(self, plural: str, where: Key) -> Object:
         """One of our objects."""
-        return await self._call("GET", _path(plural, where), what=f"{plural} {where}")
+        return await self.call("GET", _path(plural, where), what=f"{plural} {where}")
 
     async def patch_status(
         self,
@@ -219,7 +135,7 @@ class Kube:
         while True:
             pinned = {"resourceVersion": str(version.resource_version)}
             try:
-                found = await self._call(
+                found = await self.call(
                     "PATCH",
                     f"{_path(plural, where)}/status",
                     body={"metadata": pinned, "status": status},
@@ -227,7 +143,7 @@ class Kube:
                     what=f"the status of {plural} {where}",
                 )
                 return version_of(found)
-            except _Conflict:
+            except Conflict:
                 tries += 1
                 if tries == CONFLICTS:
                     raise
@@ -240,7 +156,7 @@ class Kube:
     async def create(self, plural: str, body: Object) -> Object:
         """Create one of our objects. Raises `AlreadyExists`."""
         namespace = body["metadata"]["namespace"]
-        return await self._call(
+        return await self.call(
             "POST",
             f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}",
             body={"apiVersion": API_VERSION, **body},
@@ -250,13 +166,13 @@ class Kube:
     async def delete(self, plural: str, where: Key, version: Version) -> None:
         """Delete one of our objects, if it is still this one. Raises `NotFound` if it is not."""
         try:
-            await self._call(
+            await self.call(
                 "DELETE",
                 _path(plural, where),
                 body={"kind": "DeleteOptions", "preconditions": {"uid": version.uid}},
                 what=f"the deletion of {plural} {where}",
             )
-        except _Conflict as error:
+        except Conflict as error:
             raise NotFound(f"{plural} {where} is another one by now") from error
 
     async def is_going(self, namespace: str) -> bool:
@@ -267,7 +183,7 @@ class Kube:
         ]
         for path in paths:
             try:
-                found = await self._call("GET", path, what=path)
+                found = await self.call("GET", path, what=path)
             except NotFound:
                 return True
             if "deletionTimestamp" in found["metadata"]:
@@ -280,14 +196,14 @@ class Kube:
         Raises `NotFound` if there is no such kind any more.
         """
         path = f"/apis/{API_VERSION}/{plural}"
-        found = await self._call("GET", path, accept=METADATA_ONLY, what=f"the list of {plural}")
+        found = await self.call("GET", path, accept=METADATA_ONLY, what=f"the list of {plural}")
         for item in found["items"] or ():
             meta = item["metadata"]
             held = meta.get("finalizers", [])
             if finalizer not in held:
                 continue
             with contextlib.suppress(NotFound):
-                await self._call(
+                await self.call(
                     "PATCH",
                     _path(plural, Key(meta["namespace"], meta["name"])),
                     body={"metadata": {"finalizers": [one for one in held if one != finalizer]}},
@@ -297,7 +213,7 @@ class Kube:
 
     async def lease(self, where: Key) -> Object:
         """A Lease, as etcd has it. Raises `NotFound`."""
-        return await self._call(
+        return await self.call(
             "GET", f"{_leases(where)}/{quote(where.name)}", what=f"Lease {where}"
         )
 
@@ -305,17 +221,17 @@ class Kube:
         """Create a Lease. Raises `AlreadyExists`, and `NotFound` if there is no such namespace."""
         meta = {"namespace": where.namespace, "name": where.name}
         body = {"apiVersion": LEASES, "kind": "Lease", "metadata": meta, "spec": spec}
-        return await self._call("POST", _leases(where), body=body, what=f"Lease {where}")
+        return await self.call("POST", _leases(where), body=body, what=f"Lease {where}")
 
     async def update_lease(self, where: Key, found: Object, spec: Object) -> Object:
         """Replace a Lease's spec, if it is still as it was `found`; else `Unavailable`."""
         body = {**found, "apiVersion": LEASES, "kind": "Lease", "spec": spec}
         path = f"{_leases(where)}/{quote(where.name)}"
-        return await self._call("PUT", path, body=body, what=f"Lease {where}")
+        return await self.call("PUT", path, body=body, what=f"Lease {where}")
 
     async def ping(self) -> None:
         """Raise what stands in the way if the API server does not answer us."""
-        await self._call("GET", "/version", what="the API server's version")
+        await self.call("GET", "/version", what="the API server's version")
 
     async def versions(self, plural: str) -> dict[Key, Version]:
         """Which of our objects exist in which version, from the API server's own memory.
@@ -325,7 +241,7 @@ class Kube:
         found: dict[Key, Version] = {}
         query = [("resourceVersion", "0"), ("limit", str(PAGE))]
         while True:
-            page = await self._call(
+            page = await self.call(
                 "GET",
                 f"/apis/{GROUP}/{VERSION}/{plural}",
                 query=query,
@@ -342,57 +258,6 @@ class Kube:
                 return found
             query = [("limit", str(PAGE)), ("continue", token)]
 
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        what: str,
-        body: Object | None = None,
-        query: Sequence[tuple[str, str]] = (),
-        content_type: str = "application/json",
-        accept: str = "application/json",
-    ) -> Object:
-        try:
-            request = await self._client.param_serialize(
-                method,
-                path,
-                query_params=list(query),
-                header_params={"Accept": accept, "Content-Type": content_type},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            response = await self._client.call_api(*request, _request_timeout=REQUEST_TIMEOUT)
-            text = await response.read()  # type: ignore[no-untyped-call]
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise Untrusted(
-                f"the API server's certificate can't be verified: {error.certificate_error}"
-            ) from error
-        except (aiohttp.ClientError, ssl.SSLError, OSError, asyncio.TimeoutError) as error:  # noqa: UP041
-            words = str(error) or f"no answer within {REQUEST_TIMEOUT:.0f} s"
-            raise Unavailable(f"the API server can't be reached: {words}") from error
-        if response.status >= 400:
-            raise _error(response.status, text, what)
-        answer: Object = json.loads(text, object_hook=_without_managed_fields)
-        return answer
-
-
-def _without_managed_fields(part: Object) -> Object:
-    """Nobody here reads them, and they are most of a list of thousands of objects."""
-    part.pop("managedFields", None)
-    return part
-
-
-async def _load_default(configuration: Configuration) -> None:
-    try:
-        kubernetes_config.load_incluster_config(  # type: ignore[no-untyped-call]
-            client_configuration=configuration
-        )
-    except kubernetes_config.ConfigException:
-        await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
-            client_configuration=configuration
-        )
-
 
 def _path(plural: str, where: Key) -> str:
     return f"/apis/{API_VERSION}/namespaces/{where.namespace}/{plural}/{quote(where.name)}"
@@ -400,28 +265,3 @@ def _path(plural: str, where: Key) -> str:
 
 def _leases(where: Key) -> str:
     return f"/apis/{LEASES}/namespaces/{where.namespace}/leases"
-
-
-def _error(status: int, text: bytes, what: str) -> StewardError:
-    """Our error for an answer of the API server."""
-    try:
-        answer = json.loads(text)
-        message, reason = str(answer.get("message", "")), str(answer.get("reason", ""))
-    except (ValueError, AttributeError):
-        message, reason = text[:200].decode(errors="replace"), ""
-    if "database space exceeded" in message:
-        return OutOfSpace(
-            f"the API server can't write {what}: {message}",
-            hint="etcd is full: compact, defragment and disarm its alarm",
-        )
-    return _class(status, reason)(f"the API server refused {what}: {message or f'HTTP {status}'}")
-
-
-def _class(status: int, reason: str) -> type[StewardError]:
-    if status == 409:  # a conflict of versions goes away; a taken name does not
-        return AlreadyExists if reason == "AlreadyExists" else _Conflict
-    if status >= 500:
-        return Unavailable
-    return {401: Unauthorized, 403: Unauthorized, 404: NotFound, 429: Throttled}.get(
-        status, InvalidInput
-    )

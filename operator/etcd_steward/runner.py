@@ -14,20 +14,19 @@ import sys
 
 from pydantic import ValidationError
 
-from etcd_steward.app import delete, look_through, settle_run, take_snapshot
+from etcd_steward.app import delete, look_through, restore, settle_run, take_snapshot
 from etcd_steward.errors import InvalidInput, StewardError
 from etcd_steward.memory import return_freed_memory
+from etcd_steward.models.jobs import REQUEST, Event, Request
+from etcd_steward.models.restore_run import RestoreRequest
 from etcd_steward.models.run import (
-    REQUEST,
     BackupRequest,
     CatalogueRequest,
     DeleteRequest,
-    Event,
     ExportRequest,
     Failure,
     Journal,
     Progress,
-    Request,
     Settled,
     SettleRequest,
     SnapshotRequest,
@@ -84,19 +83,25 @@ class _Pipe:
         self._owing, self._settled = False, self._begun
 
 
+async def _done(request: Request, pipe: _Pipe) -> Event:
+    match request:
+        case SnapshotRequest() | ExportRequest():
+            return await take_snapshot(request, pipe)
+        case SettleRequest():
+            return await settle_run(request, pipe)
+        case CatalogueRequest():
+            return await look_through(request, pipe, pipe.send)
+        case DeleteRequest():
+            return await delete(request, pipe)
+        case RestoreRequest():
+            return await restore(request, pipe, pipe.send)
+
+
 async def _job(line: bytes, pipe: _Pipe) -> Event:
     try:
         request = REQUEST.validate_json(line)
         pipe.begin(request)
-        match request:
-            case SnapshotRequest() | ExportRequest():
-                return await take_snapshot(request, pipe)
-            case SettleRequest():
-                return await settle_run(request, pipe)
-            case CatalogueRequest():
-                return await look_through(request, pipe, pipe.send)
-            case DeleteRequest():
-                return await delete(request, pipe)
+        return await _done(request, pipe)
     except ValidationError as error:
         what = error.errors(include_input=False, include_url=False)
         return Failure.of(InvalidInput(f"the request of this run can't be read: {what}"))

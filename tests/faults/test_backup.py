@@ -14,9 +14,8 @@ from pydantic import SecretStr
 from etcd_steward.app import settle_run, take_snapshot
 from etcd_steward.errors import OutOfSpace, StewardError, TransientError, Unavailable
 from etcd_steward.models.connection import EtcdConnection, S3Settings
+from etcd_steward.models.jobs import EVENT, Event
 from etcd_steward.models.run import (
-    EVENT,
-    Event,
     Failure,
     Journal,
     Progress,

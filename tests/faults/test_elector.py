@@ -11,7 +11,8 @@ import pytest
 
 from etcd_steward.errors import InvalidInput, Unauthorized
 from etcd_steward.handlers.elector import LEASE, Election, Elector
-from etcd_steward.kube import LEASES, Key, Kube, Object
+from etcd_steward.kube import LEASES, Key, Kube
+from etcd_steward.kube_client import Object
 from tests.support.users import kubeconfig_through, port_of
 from tests.testbed import ControlPlane, EtcdCluster, FaultProxy, TestbedError, wait_until
 

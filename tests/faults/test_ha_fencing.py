@@ -37,7 +37,7 @@ async def key(kube: Kube, control_plane: ControlPlane) -> Key:  # noqa: ARG001, 
     return Key(NAMESPACE, "fenced")
 
 
-async def writer_of(kube: Kube, key: Key) -> StatusWriter:
+async def writer_of(kube: Kube, key: Key) -> StatusWriter[EtcdSnapshotStatus]:
     """What an operator has that has just seen the run."""
     found = await kube.get(SNAPSHOTS, key)
     return StatusWriter(kube, key, version_of(found), read_status(EtcdSnapshotStatus, found).status)
@@ -48,7 +48,7 @@ async def shown(kube: Kube, key: Key) -> EtcdSnapshotStatus:
     return read_status(EtcdSnapshotStatus, await kube.get(SNAPSHOTS, key)).status
 
 
-async def begin(writer: StatusWriter, starts: int) -> None:
+async def begin(writer: StatusWriter[EtcdSnapshotStatus], starts: int) -> None:
     """Begin an attempt."""
     writer.status = transition.started(writer.status, attempt=1, starts=starts, now=NOW)
     assert await writer.write(asyncio.Event())
@@ -102,6 +102,6 @@ async def test_a_run_that_was_read_again_may_be_begun_again(kube: Kube, key: Key
     old = await writer_of(kube, key)
     await begin(old, 1)
     await begin(await writer_of(kube, key), 2)
-    old.reset(await shown(kube, key))
+    await old.read_again()
     await begin(old, 3)
     assert (await shown(kube, key)).starts == 3

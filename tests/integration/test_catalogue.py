@@ -13,20 +13,18 @@ from etcd_steward.engine.catalogue import Identity, identify
 from etcd_steward.errors import IntegrityError, Refused
 from etcd_steward.handlers.child import RUNNER
 from etcd_steward.models.connection import EtcdConnection, LocalSettings, StoreSettings
+from etcd_steward.models.jobs import EVENT, Event, Request
 from etcd_steward.models.kinds import Retention
 from etcd_steward.models.layout import Folder
 from etcd_steward.models.manifest import BackupRef, Manifest
 from etcd_steward.models.ports import Store
 from etcd_steward.models.run import (
-    EVENT,
     Catalogued,
     CatalogueEntry,
     CatalogueRequest,
     DeleteRequest,
-    Event,
     Failure,
     Progress,
-    Request,
     Settled,
 )
 from tests.support.backups import keys, made, put

@@ -88,12 +88,13 @@ class Authority:
         *,
         organization: str | None = None,
         addresses: Sequence[str] = (),
+        names: Sequence[str] = (),
         valid_from: dt.timedelta = -DAY,
         valid_for: dt.timedelta = 365 * DAY,
     ) -> KeyPair:
         """Issue `<common_name>.crt` and `.key`, good on loopback as server and as client.
 
-        `addresses` are IP addresses that it is good for besides. Both times count from now;
+        `addresses` and `names` (of DNS) are what it is good for besides. Both times count from now;
         `valid_for=timedelta(minutes=-1)` makes an expired certificate.
         """
         key = ec.generate_private_key(ec.SECP256R1())
@@ -109,7 +110,7 @@ class Authority:
             .not_valid_after(now + valid_for)
             .add_extension(
                 x509.SubjectAlternativeName(
-                    [x509.DNSName("localhost"), *map(x509.IPAddress, hosts)]
+                    [*map(x509.DNSName, ("localhost", *names)), *map(x509.IPAddress, hosts)]
                 ),
                 critical=False,
             )

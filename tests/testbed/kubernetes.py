@@ -85,7 +85,9 @@ class ControlPlane:
     async def _start(self) -> None:
         pki = self.directory / "pki"
         self._authority = Authority.create(pki)
-        self._server_pair = self._authority.issue("kube-apiserver")
+        self._server_pair = self._authority.issue(
+            "kube-apiserver", names=("kubernetes.default.svc",)
+        )
         self._signing = signing_key(pki)
         write_private(pki / "tokens.csv", f'{self.token},admin,admin,"system:masters"\n'.encode())
         port, manager_port = self._stack.enter_context(reserved_ports(2))

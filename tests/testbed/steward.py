@@ -26,9 +26,10 @@ async def install(kubernetes: ControlPlane) -> None:
     Nothing of ours is there afterwards: what earlier tests have left would be looked after too.
     """
     await kubernetes.kubectl("apply", "--server-side", "--kustomize", ROOT / "deploy")
-    names = ("crd/etcdbackups.etcdsteward.io", "crd/etcdsnapshots.etcdsteward.io")
+    kinds = ("etcdbackups", "etcdsnapshots", "etcdrestores")
+    names = [f"crd/{kind}.etcdsteward.io" for kind in kinds]
     await kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
-    for kind in ("etcdbackups", "etcdsnapshots"):
+    for kind in kinds:
         await kubernetes.kubectl("delete", kind, "--all", "--all-namespaces", "--wait=false")
 
 

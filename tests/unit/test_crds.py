@@ -13,7 +13,8 @@ import yaml
 from etcd_steward.models.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
-PLURALS = ("etcdbackups", "etcdsnapshots")
+SHORT = {"etcdbackups": "ebk", "etcdsnapshots": "esnap", "etcdrestores": "erestore"}
+PLURALS = tuple(SHORT)
 Schema = dict[str, Any]
 
 # What a structural schema may hold; the API server refuses the rest or drops it silently.
@@ -79,7 +80,7 @@ def test_every_field_of_a_spec_has_an_example(plural: str) -> None:
 def test_names_are_what_people_type(plural: str) -> None:
     names = crd(plural)["spec"]["names"]
     assert names["categories"] == ["etcd"]
-    assert names["shortNames"] == [{"etcdbackups": "ebk", "etcdsnapshots": "esnap"}[plural]]
+    assert names["shortNames"] == [SHORT[plural]]
     assert "status" in crd(plural)["spec"]["versions"][0]["subresources"]
 
 

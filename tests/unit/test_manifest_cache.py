@@ -1,7 +1,7 @@
 """A cache that is never trusted over the store, whatever becomes of its file."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from etcd_steward.app import open_store
 from etcd_steward.engine.manifest_cache import ManifestCache
 from etcd_steward.engine.manifests import Backup, backups
 from etcd_steward.models.connection import LocalSettings
-from etcd_steward.models.ports import Store
+from etcd_steward.models.ports import Outcome, Store
 from tests.support.backups import made, put
 
 
@@ -24,9 +24,9 @@ class Counting:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    async def read(self, key: str, *, limit: int) -> bytes:
-        self.reads += 1
-        return await self._store.read(key, limit=limit)
+    async def read_many(self, keys: Sequence[str], *, limit: int) -> list[Outcome]:
+        self.reads += len(keys)
+        return await self._store.read_many(keys, limit=limit)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # grpc, boto3 and numpy are imported where they are needed
 LIVE = "live"
 DEFAULT_PREFIX = "/registry"
 _WHAT = "What to look into"
-_RECORD = "etcdsnapshot/"
+RECORD = "etcdsnapshot/"
 _NAMESPACE = "etcd-steward"
 
 
@@ -84,7 +84,7 @@ class Looking:
                 yield await self._live(stack)
                 return
             with reporting(progress=self.progress) as report:
-                if "://" in url or url.startswith(_RECORD):
+                if "://" in url or url.startswith(RECORD):
                     source = await self._stored(url, stack, report, at=at, history=history)
                 else:
                     from etcd_steward.engine.look import look_into_file  # noqa: PLC0415
@@ -105,8 +105,8 @@ class Looking:
         from etcd_steward.engine.look import look_into_backup  # noqa: PLC0415
         from etcd_steward.store import open_store  # noqa: PLC0415
 
-        if url.startswith(_RECORD):
-            url = await _url_of_record(url.removeprefix(_RECORD))
+        if url.startswith(RECORD):
+            url = await url_of_record(url.removeprefix(RECORD))
         store_url, folder = split_url(url)
         store = await stack.enter_async_context(open_store(self.store.settings(store_url)))
         manifest = (await resolve(store, folder, *self.narrowed)).manifest
@@ -131,7 +131,7 @@ class Looking:
         return found.revision
 
 
-async def _url_of_record(name: str) -> str:
+async def url_of_record(name: str) -> str:
     """Where an EtcdSnapshot's backup lies: `NAME` in our own namespace, or `NAMESPACE/NAME`."""
     from etcd_steward.kube import SNAPSHOTS, Key, Kube  # noqa: PLC0415  # aiohttp: slow
 

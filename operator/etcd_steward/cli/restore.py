@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from etcd_steward.cli.framework import Option, Verb, Verbs
+from etcd_steward.cli.framework import LazyVerbs, Option, Verb
 from etcd_steward.cli.output import output_option, warn
 from etcd_steward.cli.progress import progress_option, reporting
 from etcd_steward.cli.restore_output import tell
@@ -32,10 +32,20 @@ _OF_THIS_CALL = frozenset(
 """Parameters that differ between hosts, or that each command names as they turned out."""
 
 
+_VERBS = {
+    "namespace": ("etcd_steward.cli.restore_keys:namespace", "Bring back what a namespace held."),
+    "object": ("etcd_steward.cli.restore_keys:objects", "Bring back single objects."),
+    "undo": ("etcd_steward.cli.restore_undo:undo", "Take back what a restore has written."),
+}
+
+
 @click.group(
     "restore",
-    cls=Verbs,
+    cls=LazyVerbs,
+    lazy=_VERBS,
     examples="""
+etcd-steward restore namespace shop
+etcd-steward restore object secret/shop/db --from s3://etcd-backups/prod
 etcd-steward restore cluster s3://etcd-backups/prod --name etcd0 --data-dir /var/lib/etcd \\
     --initial-cluster etcd0=https://10.0.0.1:2380,etcd1=https://10.0.0.2:2380
 """,

@@ -32,9 +32,9 @@ from etcd_steward.errors import (
     TransientError,
     on_side,
 )
-from etcd_steward.etcd import stubs
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.etcd.keys import KeyRange
+from etcd_steward.etcd.paging import Answer
 from etcd_steward.memory import trim
 from etcd_steward.models.manifest import (
     Level,
@@ -163,13 +163,13 @@ class _Reading:
         limit: int = 0,
         revision: int = 0,
         deadline: Deadline | None = None,
-    ) -> stubs.RangeResponse:
+    ) -> Answer:
         """Read from the member that was chosen; what it can't answer now, others may.
 
         At one revision all have the same.
         """
         try:
-            return await self.source.member.range(
+            return await self.source.member.raw_range(
                 key, end, limit=limit, revision=revision, deadline=deadline
             )
         except TransientError:

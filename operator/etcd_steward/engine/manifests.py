@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 from pydantic import ValidationError
 
@@ -19,10 +20,12 @@ from etcd_steward.errors import (
 )
 from etcd_steward.models.layout import INDEX, MANIFEST, REGISTRY, SNAPSHOT, Folder, may_hold_runs
 from etcd_steward.models.manifest import MANIFEST_LIMIT, Level, Manifest, Proof
-from etcd_steward.models.ports import ObjectInfo, Store
+from etcd_steward.models.ports import ObjectInfo, Outcome, Store
 
 _AT_ONCE = 16
-"""Backups read in parallel: one or two small requests each."""
+"""Lots of backups read in parallel, enough to hide the latency of a store."""
+_LOT = 16
+"""Backups in a lot: one or two small requests each, one after the other."""
 _LISTINGS = 4
 """Listings at a time."""
 
@@ -127,61 +130,8 @@ async def get_backup(store: Store, folder: Folder) -> Backup:
     found = Contents(folder)
     async for info in store.list(f"{folder}/"):
         found.add(info.key.removeprefix(f"{folder}/"), info)
-    proofs = await _proofs(_Reader(store), folder, manifest, found.proofs)
+    (proofs,) = await _proofs(_Reader(store), [(found, manifest)])
     return Backup(manifest, proofs, found.indexed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Small objects of a store, fetched unless they are remembered."""
-
-    store: Store
-    cache: ManifestCache | None = None
-
-    async def read(self, info: ObjectInfo) -> bytes:
-        known = self.cache.get(info) if self.cache is not None else None
-        if known is not None:
-            return known
-        text = await self.store.read(info.key, limit=MANIFEST_LIMIT)
-        if self.cache is not None:
-            self.cache.put(info, text)
-        return text
-
-
-async def _proofs(
-    reader: _Reader, folder: Folder, manifest: Manifest, infos: Sequence[ObjectInfo]
-) -> tuple[Proof, ...]:
-    """The proofs of a backup; the first one is in its manifest, and need not be fetched."""
-    first = manifest.proof
-    known = folder.proof(first.at) if first is not None else None
-    found = [first if info.key == known else await _proof(reader, info) for info in infos]
-    return tuple(proof for proof in found if proof is not None)
-
-
-async def _proof(reader: _Reader, info: ObjectInfo) -> Proof | None:
-    """One proof; None if it has just been deleted, or is of a kind that this version can't read.
-
-    A proof that proves nothing to us takes nothing from the backup.
-    """
-    try:
-        return Proof.model_validate_json(await reader.read(info), extra="ignore")
-    except NoSuchStore:
-        raise
-    except (NotFound, IntegrityError, ValidationError):
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A manifest that is there and can't be used."""
-
-    folder: Folder
-    error: StewardError
-
-    @property
-    def key(self) -> str:
-        """Where it lies."""
-        return self.folder.manifest
 
 
 @dataclass(slots=True)
@@ -209,6 +159,74 @@ class Contents:
             self.indexed = True
         elif name.startswith("proofs/"):
             self.proofs.append(info)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Small objects of a store, fetched unless they are remembered."""
+
+    store: Store
+    cache: ManifestCache | None = None
+
+    async def read(self, infos: Sequence[ObjectInfo]) -> list[Outcome]:
+        """All of them, or why one can't be had."""
+        known = [None if self.cache is None else self.cache.get(info) for info in infos]
+        missing = [info for info, text in zip(infos, known, strict=True) if text is None]
+        if not missing:
+            return known
+        keys = [info.key for info in missing]
+        fetched = await self.store.read_many(keys, limit=MANIFEST_LIMIT)
+        if self.cache is not None:
+            for info, text in zip(missing, fetched, strict=True):
+                if isinstance(text, bytes):
+                    self.cache.put(info, text)
+        rest = iter(fetched)
+        return [next(rest) if text is None else text for text in known]
+
+
+async def _proofs(
+    reader: _Reader, lot: Sequence[tuple[Contents, Manifest]]
+) -> list[tuple[Proof, ...]]:
+    """The proofs of each backup; the first one is in its manifest, and need not be fetched."""
+    firsts = [manifest.proof for _, manifest in lot]
+    known = {
+        one.folder.proof(first.at): first
+        for (one, _), first in zip(lot, firsts, strict=True)
+        if first is not None
+    }
+    wanted = [info for one, _ in lot for info in one.proofs if info.key not in known]
+    texts = await reader.read(wanted)
+    found = known | {info.key: _proof(text) for info, text in zip(wanted, texts, strict=True)}
+    return [
+        tuple(proof for info in one.proofs if (proof := found[info.key]) is not None)
+        for one, _ in lot
+    ]
+
+
+def _proof(text: Outcome) -> Proof | None:
+    """One proof; None if it has just been deleted, or is of a kind that this version can't read.
+
+    A proof that proves nothing to us takes nothing from the backup.
+    """
+    if not isinstance(text, bytes):
+        return None
+    try:
+        return Proof.model_validate_json(text, extra="ignore")
+    except ValidationError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A manifest that is there and can't be used."""
+
+    folder: Folder
+    error: StewardError
+
+    @property
+    def key(self) -> str:
+        """Where it lies."""
+        return self.folder.manifest
 
 
 def folder_of(text: str) -> Folder | None:
@@ -264,14 +282,13 @@ async def read_backups(
 ) -> list[Backup | Unreadable]:
     """The backups among these folders, in their order, many of them read at a time."""
     reader, found = _Reader(store, cache), dict[int, Backup | Unreadable]()
-    left = iter([one for one in runs if one.manifest is not None])
-    numbered = enumerate(left)
+    numbered = enumerate([one for one in runs if one.manifest is not None])
 
     async def work() -> None:
-        for number, one in numbered:
-            backup = await _read(reader, one)
-            if backup is not None:
-                found[number] = backup
+        while lot := dict(islice(numbered, _LOT)):
+            for number, backup in zip(lot, await _read(reader, list(lot.values())), strict=True):
+                if backup is not None:
+                    found[number] = backup
 
     async with together() as group:
         for _ in range(_AT_ONCE):
@@ -279,20 +296,31 @@ async def read_backups(
     return [found[number] for number in sorted(found)]
 
 
-async def _read(reader: _Reader, one: Contents) -> Backup | Unreadable | None:
-    if one.manifest is None:
-        return None
+async def _read(reader: _Reader, lot: Sequence[Contents]) -> list[Backup | Unreadable | None]:
+    """Each one's backup; None where the manifest was deleted since it was listed."""
+    texts = await reader.read([one.manifest for one in lot if one.manifest is not None])
+    read = [_judged(reader, one, text) for one, text in zip(lot, texts, strict=True)]
+    sound = [
+        (one, manifest)
+        for one, manifest in zip(lot, read, strict=True)
+        if isinstance(manifest, Manifest)
+    ]
+    proofs = iter(await _proofs(reader, sound))
+    return [
+        Backup(manifest, next(proofs), one.indexed) if isinstance(manifest, Manifest) else manifest
+        for one, manifest in zip(lot, read, strict=True)
+    ]
+
+
+def _judged(reader: _Reader, one: Contents, text: Outcome) -> Manifest | Unreadable | None:
     try:
-        text = await reader.read(one.manifest)
-        manifest = _parse(text, f"{reader.store.url}/{one.manifest.key}", one.folder)
-    except NoSuchStore:
-        raise
-    except NotFound:  # deleted since it was listed
+        if not isinstance(text, bytes):
+            raise text
+        return _parse(text, f"{reader.store.url}/{one.folder.manifest}", one.folder)
+    except NotFound:
         return None
     except (IntegrityError, Unsupported, Refused) as error:
         return Unreadable(one.folder, error)
-    proofs = await _proofs(reader, one.folder, manifest, one.proofs)
-    return Backup(manifest, proofs, one.indexed)
 
 
 async def backups(

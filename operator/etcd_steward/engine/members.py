@@ -77,7 +77,7 @@ def _nobody(failures: Sequence[MemberFailure]) -> StewardError:
 
 
 def leaderless() -> NoLeader:
-    """etcd serves no ordinary backup, and what there is to do."""
+    """Etcd serves no ordinary backup, and what there is to do."""
     return NoLeader(
         "etcd has no leader: too few of its members are up, or they can't reach each other",
         hint="bring members back until a majority is up; `etcd-steward snapshot save "

@@ -1,31 +1,33 @@
 """Reading keys out of a live etcd into the spool: the values in a file, all else in memory."""
 
 import asyncio
-from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
-from typing import Any, Final
+from itertools import compress
+from typing import Final
 
 import numpy as np
 
 from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.spoolfile import SpoolFile
+from etcd_steward.errors import Unavailable
+from etcd_steward.etcd.answers import KeyValues
 from etcd_steward.etcd.keys import EVERYTHING, KeyRange
 from etcd_steward.etcd.paging import Page, Range, pages
 from etcd_steward.registry import paths
-from etcd_steward.registry.lanes import Offsets, starts_of
+from etcd_steward.registry.columns import ends_of
+from etcd_steward.registry.lanes import Mask, Offsets, starts_of
 from etcd_steward.registry.paths import root_of
+from etcd_steward.registry.records import Record, read_live, read_record
 from etcd_steward.registry.selection import Chosen
 from etcd_steward.registry.table import Rows
+from etcd_steward.registry.wire import Malformed
 
 OWN: Final = KeyRange.prefix(b"/etcdsteward.io/")
 """Our own locks and announcements: of this moment, and wrong in any other."""
-_NUMBERS: Final = ("create_revision", "mod_revision", "version", "lease")
-_RECORD: Final = attrgetter("key", "value", *_NUMBERS)
 
 
 @dataclass(slots=True)
@@ -41,36 +43,35 @@ class Paged:
     """Those in which something was chosen, where a selection had to be made."""
     registry: bool = False
     """Whether there is a key below the API server's prefix."""
+    _count: int = 0
     _keys: bytearray = field(default_factory=bytearray)
-    _key_sizes: "array[int]" = field(default_factory=lambda: array("q"))
-    _value_sizes: "array[int]" = field(default_factory=lambda: array("q"))
-    _numbers: "tuple[array[int], ...]" = field(
-        default_factory=lambda: tuple(array("q") for _ in _NUMBERS)
-    )
+    _columns: list[list[Offsets]] = field(default_factory=lambda: [[] for _ in range(6)])
+    """Sizes of keys and of values, create revision, mod revision, version, lease; page by page."""
 
     def take(self, page: Page) -> None:
         """Take in one page; blocking."""
-        records: Iterable[tuple[Any, ...]] = map(_RECORD, page.kvs)
-        if self.chosen is not None:
-            chosen = self.chosen
-            records = filter(lambda record: self._wants(chosen, record), records)
-        columns = list(zip(*records, strict=True))
-        if not columns:
+        if not page.kvs:
             return
-        keys, values, *numbers = columns
+        found = _read(KeyValues.of(page.kvs))
+        keys = found.keys()
         if not self.registry:
             root = root_of(self.prefix)
             first = bisect_left(keys, root)
             self.registry = first < len(keys) and keys[first].startswith(root)
-        self.file.append([b"".join(values)])
+        if self.chosen is not None:
+            chosen = self.chosen
+            values = found.values()
+            kept = np.array([self._wants(chosen, *one) for one in zip(keys, values, strict=True)])
+            keys, found = list(compress(keys, kept)), found.some(kept)
+        if not keys:
+            return
+        self.file.append([b"".join(found.values())])
+        self._count += len(keys)
         self._keys += b"".join(keys)
-        self._key_sizes.extend(map(len, keys))
-        self._value_sizes.extend(map(len, values))
-        for column, more in zip(self._numbers, numbers, strict=True):
-            column.extend(more)
+        for column, more in zip(self._columns, found.columns, strict=True):
+            column.append(more)
 
-    def _wants(self, chosen: Chosen, record: tuple[Any, ...]) -> bool:
-        key, value, *_ = record
+    def _wants(self, chosen: Chosen, key: bytes, value: bytes) -> bool:
         path = paths.parse(key, self.prefix)
         if not chosen.wants(path, key, partial(_labels, value)):
             return False
@@ -79,28 +80,77 @@ class Paged:
         return True
 
     def __len__(self) -> int:
-        return len(self._value_sizes)
+        return self._count
 
     def rows(self) -> Rows:
         """The index of all that was taken in; nothing can be taken in afterwards."""
-        create, mod, version, lease = map(_offsets, self._numbers)
-        key_at = np.concatenate(([0], np.cumsum(_offsets(self._key_sizes))))
-        self._key_sizes = array("q")
-        sizes = _offsets(self._value_sizes)
-        return Rows(
-            keys=np.frombuffer(self._keys, dtype=np.uint8),
-            key_at=key_at,
-            create_revision=create,
-            mod_revision=mod,
-            version=version,
-            lease=lease,
-            value_at=starts_of(sizes),
-            value_size=sizes,
-        )
+        key_size, value_size, *numbers = map(_joined, self._columns)
+        key_at, value_at = ends_of(key_size), starts_of(value_size)
+        keys = np.frombuffer(self._keys, dtype=np.uint8)
+        return Rows(keys, key_at, *numbers, value_at, value_size)
 
 
-def _offsets(column: "array[int]") -> Offsets:
-    return np.frombuffer(column, dtype=np.int64)
+def _joined(parts: list[Offsets]) -> Offsets:
+    joined = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    parts.clear()
+    return joined
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The records of one page."""
+
+    data: bytes
+    key_at: Offsets
+    value_at: Offsets
+    columns: tuple[Offsets, ...]
+    """Those of `Paged`."""
+
+    def some(self, kept: Mask) -> "_Found":
+        """Those of them."""
+        columns = tuple(column[kept] for column in self.columns)
+        return _Found(self.data, self.key_at[kept], self.value_at[kept], columns)
+
+    def keys(self) -> list[bytes]:
+        """The key of each."""
+        return _cut(self.data, self.key_at, self.columns[0])
+
+    def values(self) -> list[bytes]:
+        """The value of each."""
+        return _cut(self.data, self.value_at, self.columns[1])
+
+
+def _cut(data: bytes, at: Offsets, sizes: Offsets) -> list[bytes]:
+    spans = zip(at.tolist(), (at + sizes).tolist(), strict=True)
+    return [data[one:other] for one, other in spans]
+
+
+def _read(kvs: KeyValues) -> _Found:
+    """All records of a page at once; one by one those that etcd would have written otherwise."""
+    data = kvs.data
+    padded = data + bytes(-len(data) % 8)
+    at, ends = np.array(kvs.at, dtype=np.int64), np.array(kvs.ends, dtype=np.int64)
+    words, octets = np.frombuffer(padded, dtype="<u8"), np.frombuffer(padded, dtype=np.uint8)
+    fields, mod = read_live(words, octets, at, ends - at)
+    for odd in np.flatnonzero(~fields.good).tolist():
+        try:
+            record = read_record(
+                lambda one, size: data[one : one + size], kvs.at[odd], kvs.ends[odd] - kvs.at[odd]
+            )
+        except Malformed as error:
+            raise Unavailable(f"etcd sent a key that can't be understood: {error}") from error
+        fields.put(odd, record)
+        mod[odd] = record.mod
+    numbers = (fields.create, mod, fields.version, fields.lease)
+    columns = (fields.key_size, fields.value_size, *numbers)
+    return _Found(data, fields.key_at, fields.value_at, columns)
+
+
+def _odd(data: bytes, at: int, end: int) -> Record:
+    try:
+        return read_record(lambda one, size: data[one : one + size], at, end - at)
+    except Malformed as error:
+        raise Unavailable(f"etcd sent a key that can't be understood: {error}") from error
 
 
 def _labels(value: bytes) -> Mapping[str, str] | None:

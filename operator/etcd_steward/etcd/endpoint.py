@@ -46,6 +46,12 @@ class Endpoint:
                 _target(address), material.channel_credentials(), options
             )
         self.kv = stubs.KVStub(self._channel)
+        self.raw_range: aio.UnaryUnaryMultiCallable[stubs.RangeRequest, bytes] = (
+            self._channel.unary_unary(
+                "/etcdserverpb.KV/Range",
+                request_serializer=stubs.RangeRequest.SerializeToString,
+            )
+        )
         self.lease = stubs.LeaseStub(self._channel)
         self.cluster = stubs.ClusterStub(self._channel)
         self.maintenance = stubs.MaintenanceStub(self._channel)

@@ -9,6 +9,7 @@ from typing import Protocol
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import StewardError, Unavailable
 from etcd_steward.etcd import stubs
+from etcd_steward.etcd.answers import RangeAnswer
 from etcd_steward.etcd.endpoint import Endpoint
 from etcd_steward.etcd.keys import EVERYTHING
 from etcd_steward.etcd.streaming import SnapshotStream
@@ -182,6 +183,30 @@ class Member:
             read=True,
             leader=not serializable,
         )
+        self._check(answer)
+        return answer
+
+    async def raw_range(
+        self,
+        key: bytes,
+        end: bytes = b"",
+        *,
+        limit: int = 0,
+        revision: int,
+        deadline: Deadline | None = None,
+    ) -> RangeAnswer:
+        """`range` for many keys (see `answers`), at a revision that this member has applied.
+
+        What was there then is the same wherever it is read, so nobody else is asked for it.
+        """
+        request = stubs.RangeRequest(
+            key=key, range_end=end, limit=limit, revision=revision, serializable=True
+        )
+        via = self._via
+        data = await via.call(
+            via.raw_range, request, what="read keys", deadline=deadline, leader=False
+        )
+        answer = RangeAnswer.parse(data)
         self._check(answer)
         return answer
 

@@ -36,8 +36,36 @@ _LETTERS = 0x7F
 _LARGEST = 0xFF
 
 
+class Answer(Protocol):
+    """What is told by an answer, a `stubs.RangeResponse` or an `answers.RangeAnswer`."""
+
+    @property
+    def header(self) -> stubs.ResponseHeader:
+        """Who answered, at which revision."""
+        ...
+
+    @property
+    def kvs(self) -> Sequence[stubs.KeyValue]:
+        """The keys that were read."""
+        ...
+
+    @property
+    def more(self) -> bool:
+        """Whether there are more in the range."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many there are in the range."""
+        ...
+
+    def ByteSize(self) -> int:  # noqa: N802  # protobuf's own
+        """Bytes of the answer."""
+        ...
+
+
 class Range(Protocol):
-    """How keys are read: `EtcdClient.range`."""
+    """How keys are read: `EtcdClient.range`, `Member.raw_range`."""
 
     async def __call__(
         self,
@@ -47,7 +75,7 @@ class Range(Protocol):
         limit: int = 0,
         revision: int = 0,
         deadline: Deadline | None = None,
-    ) -> stubs.RangeResponse:
+    ) -> Answer:
         """Read keys."""
         ...
 
@@ -74,7 +102,7 @@ async def pages(
     )
     revision = revision or answer.header.revision
     walk = _Walk(wanted.end, answer.count)
-    asked: dict[bytes, asyncio.Task[stubs.RangeResponse]] = {}
+    asked: dict[bytes, asyncio.Task[Answer]] = {}
 
     def ask(start: bytes, end: bytes) -> None:
         reading = read(start, end, limit=walk.limit, revision=revision, deadline=deadline)
@@ -134,7 +162,7 @@ class _Walk:
         self.beyond = KeyRange(self.end, self._next(self.end, 1))
         return self.beyond.start, self.beyond.end
 
-    def goes_on(self, answer: stubs.RangeResponse) -> bool:
+    def goes_on(self, answer: Answer) -> bool:
         """Go on behind this answer; False if it was the last.
 
         Raises `IntegrityError` if etcd counts other keys than it reads.
@@ -162,7 +190,7 @@ class _Walk:
             self._widen()
         return True
 
-    def _weigh(self, answer: stubs.RangeResponse) -> None:
+    def _weigh(self, answer: Answer) -> None:
         """Let the next page have as many keys like these as weigh what a page should."""
         fitting = _PAGE_BYTES * len(answer.kvs) // answer.ByteSize() or self.limit
         self.limit = max(1, min(fitting, 2 * self.limit, _PAGE_KEYS))

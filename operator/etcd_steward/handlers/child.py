@@ -14,15 +14,15 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from etcd_steward.models.jobs import EVENT, Request
+from etcd_steward.models.restore_run import PlanMade, RestoreEnded
 from etcd_steward.models.run import (
-    EVENT,
     BackupRequest,
     Catalogued,
     CatalogueEntry,
     Failure,
     Journal,
     Progress,
-    Request,
     Result,
     Settled,
     Warned,
@@ -48,6 +48,10 @@ class Listener:
         """A backup lies in the store. Must not block."""
         raise AssertionError(f"this job lists nothing, and found {entry.url}")
 
+    def planned(self, plan: PlanMade) -> None:
+        """A restore is about to write this. Must not block."""
+        raise AssertionError(f"this job restores nothing, and planned {plan.url}")
+
     async def journal(self, journal: Journal) -> None:
         """Write this down; the child goes on when this returns."""
         raise AssertionError(f"this job uploads nothing, and began {journal.key}")
@@ -68,7 +72,7 @@ class Lost:
     failure: Failure
 
 
-Outcome = Result | Settled | Catalogued | Failure | Stopped | Lost
+Outcome = Result | Settled | Catalogued | PlanMade | RestoreEnded | Failure | Stopped | Lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,9 @@ class _Child:
                 await self.say("ok")
             case CatalogueEntry():
                 self.listener.entry(event)
-            case Result() | Settled() | Catalogued() | Failure():
+            case PlanMade(applying=True):
+                self.listener.planned(event)
+            case Result() | Settled() | Catalogued() | PlanMade() | RestoreEnded() | Failure():
                 return event
         return None
 

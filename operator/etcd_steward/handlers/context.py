@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from etcd_steward.config import OperatorConfig
+from etcd_steward.handlers.asked import Asked
 from etcd_steward.handlers.child import RUNNER, Limits
 from etcd_steward.handlers.elector import Election, Elector
 from etcd_steward.handlers.inventory import Inventory
@@ -96,6 +97,10 @@ class Context:
     """EtcdBackups whose store somebody wants looked through, and whether retention may act."""
     look_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when one is added."""
+    restores_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by each event of an EtcdRestore."""
+    restoring: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One restore at a time: the next one is planned over what the last one has written."""
     surroundings: contextvars.Context | None = None
     """Those of kopf's handlers of events, in which alone it can post one."""
     clean: set[str] = field(default_factory=set)
@@ -150,6 +155,10 @@ class Context:
     def orders(self) -> list[Order]:
         """All EtcdBackups, as the watch shows them."""
         return list(self.inventory.orders.values())
+
+    def restores(self) -> list[Asked]:
+        """All EtcdRestores, as the watch shows them."""
+        return list(self.inventory.restores.values())
 
     def runs(self) -> list[Run]:
         """All EtcdSnapshots, as the watch shows them."""

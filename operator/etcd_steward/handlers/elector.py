@@ -28,7 +28,8 @@ from etcd_steward.errors import (
     StewardError,
     Unauthorized,
 )
-from etcd_steward.kube import Key, Kube, Object
+from etcd_steward.kube import Key, Kube
+from etcd_steward.kube_client import Object
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ is overdue means a dead watch; where nothing happens, nothing can be missed. `/h
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,9 +17,11 @@ from typing import Protocol
 from aiohttp import web
 
 from etcd_steward.errors import StewardError
+from etcd_steward.handlers.asked import Asked
 from etcd_steward.handlers.context import Context, Timing
 from etcd_steward.handlers.elector import Elector
-from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, Version
+from etcd_steward.handlers.standing import Order, Run
+from etcd_steward.kube import BACKUPS, RESTORES, SNAPSHOTS, Key, Version
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class Health:
     compared: bool = False
     words: str = "the API server has not been asked yet"
     overdue: dict[str, Overdue] = field(
-        default_factory=lambda: {BACKUPS: Overdue(), SNAPSHOTS: Overdue()}
+        default_factory=lambda: {BACKUPS: Overdue(), SNAPSHOTS: Overdue(), RESTORES: Overdue()}
     )
 
     async def watch(self) -> None:
@@ -120,13 +122,19 @@ class Health:
         """Compare what the watches have shown with what there is."""
         for plural, overdue in self.overdue.items():
             listed = await self.context.kube.versions(plural)
-            held = self.context.orders() if plural == BACKUPS else self.context.runs()
-            shown = {one.key: one.version for one in held}
-            overdue.compare(listed, shown, time.monotonic())
+            overdue.compare(listed, self._shown(plural), time.monotonic())
         self.answered_at = time.monotonic()
         self.compared = True
         if not any(overdue.since for overdue in self.overdue.values()):
             self.context.inventory.complete.set()
+
+    def _shown(self, plural: str) -> Seen:
+        held: Sequence[Order | Run | Asked] = self.context.runs()
+        if plural == BACKUPS:
+            held = self.context.orders()
+        elif plural == RESTORES:
+            held = self.context.restores()
+        return {one.key: one.version for one in held}
 
     def not_ready(self) -> list[str]:
         """Why the operator can't do its work now; empty if it can."""

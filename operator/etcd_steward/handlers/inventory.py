@@ -1,4 +1,4 @@
-"""All EtcdBackups and EtcdSnapshots, as the watches have shown them.
+"""All our objects, as the watches have shown them.
 
 Kept by ourselves: while kopf's own index fills it wakes every waiting worker at each object, which
 with thousands of them takes minutes of CPU; and it can't say when it has seen everything.
@@ -7,6 +7,7 @@ with thousands of them takes minutes of CPU; and it can't say when it has seen e
 import asyncio
 from dataclasses import dataclass, field
 
+from etcd_steward.handlers.asked import Asked
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.kube import Key
 
@@ -18,6 +19,7 @@ class Inventory:
     orders: dict[Key, Order] = field(default_factory=dict)
     runs: dict[Key, dict[Key, Run]] = field(default_factory=dict)
     """By the EtcdBackup that they name."""
+    restores: dict[Key, Asked] = field(default_factory=dict)
     complete: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the watches have shown all that the API server lists."""
 
@@ -27,6 +29,13 @@ class Inventory:
             self.orders[order.key] = order
         elif (known := self.orders.get(order.key)) and known.version.uid == order.version.uid:
             del self.orders[order.key]  # and not its successor of that name
+
+    def see_restore(self, asked: Asked, *, gone: bool) -> None:
+        """Note an event of an EtcdRestore."""
+        if not gone:
+            self.restores[asked.key] = asked
+        elif (known := self.restores.get(asked.key)) and known.version.uid == asked.version.uid:
+            del self.restores[asked.key]
 
     def see_run(self, run: Run, *, gone: bool) -> None:
         """Note an event of an EtcdSnapshot."""

@@ -26,6 +26,7 @@ from etcd_steward.handlers.context import LOOK_AGAIN, Context, Timing, utc_now
 from etcd_steward.handlers.elector import Elector
 from etcd_steward.handlers.health import Health, Probed, Standby, serving
 from etcd_steward.handlers.resources import register
+from etcd_steward.handlers.restores import Restores
 from etcd_steward.handlers.schedule import Scheduler
 from etcd_steward.handlers.waits import sleep_unless
 from etcd_steward.kube import Kube
@@ -188,11 +189,12 @@ class Replica:
                 loops = [
                     group.create_task(Scheduler(context).run(), name="scheduler"),
                     group.create_task(Catalogue(context).run(), name="catalogue"),
+                    group.create_task(Restores(context).run(), name="restores"),
                     group.create_task(health.watch(), name="health"),
                     group.create_task(self._end(context, over), name="end"),
                     group.create_task(self._listen_again(ready), name="signals"),
                 ]
-                log.info("watching EtcdBackups and EtcdSnapshots of all namespaces")
+                log.info("watching EtcdBackups, EtcdSnapshots and EtcdRestores of all namespaces")
                 await kopf.operator(
                     registry=registry,
                     settings=kopf_settings(),

@@ -9,7 +9,8 @@ from etcd_steward.handlers.agenda import run_name
 from etcd_steward.handlers.entry import Entry
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.handlers.words import timestamp
-from etcd_steward.kube import Key, Object
+from etcd_steward.kube import Key
+from etcd_steward.kube_client import Object
 from etcd_steward.models.kinds import BACKUP_LABEL, EtcdSnapshotStatus
 
 

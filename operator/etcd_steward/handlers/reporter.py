@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from etcd_steward.errors import StewardError
 from etcd_steward.handlers import status as transition
@@ -22,29 +22,30 @@ class Reporter(Listener):
 
     def __init__(
         self,
-        writer: StatusWriter,
+        writer: StatusWriter[Any],
         stop: asyncio.Event,
         timing: Timing,
         announce: Callable[[Literal["Normal", "Warning"], str, str], None],
     ) -> None:
-        self._writer = writer
+        self.writer = writer
         self._stop = stop
         self._timing = timing
         self._announce = announce
         self._news = asyncio.Event()
 
-    def progress(self, progress: Progress) -> None:
+    def update(self, status: Any) -> None:  # noqa: ANN401  # of whatever kind the writer writes
         """Keep the newest; it is written when the last one is old enough."""
-        self._writer.status = transition.progressed(
-            self._writer.status, progress, now=datetime.now(UTC)
-        )
+        self.writer.status = status
         self._news.set()
+
+    def progress(self, progress: Progress) -> None:
+        """How far it is."""
+        self.update(transition.progressed(self.writer.status, progress, now=datetime.now(UTC)))
 
     def warning(self, message: str) -> None:
         """Keep it in the status, and post it."""
-        self._writer.status = transition.warned(self._writer.status, message)
+        self.update(transition.warned(self.writer.status, message))
         self._announce("Warning", "RunWarning", message)
-        self._news.set()
 
     async def journal(self, journal: Journal) -> None:
         """Write it before the first byte is sent.
@@ -52,9 +53,9 @@ class Reporter(Listener):
         An API server that can't be written to is waited for a little only: the backup matters
         more, and what a dead run left can be found without its journal.
         """
-        self._writer.status = transition.journalled(self._writer.status, journal)
+        self.writer.status = transition.journalled(self.writer.status, journal)
         try:
-            await self._writer.write(self._stop, self._timing.write_patience)
+            await self.writer.write(self._stop, self._timing.write_patience)
         except Gone:
             self._stop.set()
 
@@ -75,7 +76,7 @@ class Reporter(Listener):
             await self._news.wait()
             self._news.clear()
             try:
-                await self._writer.try_write()
+                await self.writer.try_write()
             except StewardError as error:
                 log.warning("progress is not written: %s", error)
             except Gone:

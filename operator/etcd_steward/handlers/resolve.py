@@ -20,15 +20,16 @@ from etcd_steward.models.connection import (
     StoreSettings,
 )
 from etcd_steward.models.kinds import EtcdBackupSpec
-from etcd_steward.models.places import S3, Encryption
+from etcd_steward.models.places import S3, Encryption, StoreSpec
+from etcd_steward.models.restore_kinds import EtcdRestoreSpec
 
 
 async def resolve_etcd(
-    spec: EtcdBackupSpec, namespace: str, config: OperatorConfig, kube: Kube
+    spec: EtcdBackupSpec | EtcdRestoreSpec, namespace: str, config: OperatorConfig, kube: Kube
 ) -> EtcdConnection:
     """How to reach the etcd that a spec means."""
     if spec.etcd is None:
-        _allow(namespace, config, "the operator's own etcd", "set spec.etcd")
+        allow(namespace, config, "the operator's own etcd", "set spec.etcd")
         if config.etcd is None:
             raise InvalidInput(
                 "spec.etcd is not set, and the operator was installed without an etcd of its own",
@@ -58,12 +59,19 @@ async def resolve_store(
     spec: EtcdBackupSpec, namespace: str, config: OperatorConfig, kube: Kube
 ) -> StoreSettings:
     """Where a spec's backups lie, with the credentials for it."""
-    if spec.store.local is not None:
-        _allow(namespace, config, "the operator's own disk", "use spec.store.s3")
-        return LocalSettings(path=Path(spec.store.local.path))
-    if spec.store.s3 is None:  # the API server's rule says that there is one
+    return await resolve_place(spec.store, namespace, config, kube)
+
+
+async def resolve_place(
+    store: StoreSpec, namespace: str, config: OperatorConfig, kube: Kube
+) -> StoreSettings:
+    """A store, with the credentials for it."""
+    if store.local is not None:
+        allow(namespace, config, "the operator's own disk", "use spec.store.s3")
+        return LocalSettings(path=Path(store.local.path))
+    if store.s3 is None:  # the API server's rule says that there is one
         raise InvalidInput("spec.store names no store", hint="Set s3 or local")
-    return await _resolve_s3(spec.store.s3, namespace, config, kube)
+    return await _resolve_s3(store.s3, namespace, config, kube)
 
 
 async def _resolve_s3(
@@ -73,7 +81,7 @@ async def _resolve_s3(
     if spec.ca_secret_name is not None:
         ca = (await kube.secret(Key(namespace, spec.ca_secret_name))).need("ca.crt")
     if spec.credentials_secret_name is None:
-        _allow(
+        allow(
             namespace,
             config,
             "the operator's own S3 identity",
@@ -109,7 +117,8 @@ async def _resolve_encryption(spec: Encryption, namespace: str, kube: Kube) -> S
     return S3Encryption(type=spec.type, kms_key_id=spec.kms_key_id, customer_key=key)
 
 
-def _allow(namespace: str, config: OperatorConfig, what: str, instead: str) -> None:
+def allow(namespace: str, config: OperatorConfig, what: str, instead: str) -> None:
+    """Raise `Refused` where a namespace may not use what is the operator's own."""
     if namespace not in config.etcd_namespaces:
         raise Refused(
             f"namespace {namespace} may not use {what}",

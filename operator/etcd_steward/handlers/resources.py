@@ -1,8 +1,9 @@
 """Everything that the operator reacts to, on one screen, and how a resource is read.
 
-EtcdBackups are followed by events alone: no timer, no finalizer. Each active EtcdSnapshot
-has a daemon, which holds the finalizer for as long as it runs. (A long job inside a handler of
-changes would swallow updates and deletions meanwhile; timers leave a finalizer for ever.)
+EtcdBackups and EtcdRestores are followed by events alone: no timer, no finalizer. Each active
+EtcdSnapshot has a daemon, which holds the finalizer for as long as it runs. (A long job inside a
+handler of changes would swallow updates and deletions meanwhile; timers leave a finalizer for
+ever.)
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import kopf
 
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers import words
+from etcd_steward.handlers.asked import asked_of
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.deletion import (
     delete_backup,
@@ -27,7 +29,7 @@ from etcd_steward.handlers.reference import Kind, announce, reference
 from etcd_steward.handlers.run import ActiveRun
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.handlers.writer import StatusWriter
-from etcd_steward.kube import BACKUPS, SNAPSHOTS, Key, version_of
+from etcd_steward.kube import BACKUPS, RESTORES, SNAPSHOTS, Key, version_of
 from etcd_steward.models.kinds import (
     ADOPT_CLUSTER,
     BACKUP_LABEL,
@@ -48,6 +50,7 @@ Body = Mapping[str, Any]
 
 _BACKUPS: Final = (GROUP, VERSION, BACKUPS)
 _SNAPSHOTS: Final = (GROUP, VERSION, SNAPSHOTS)
+_RESTORES: Final = (GROUP, VERSION, RESTORES)
 
 
 def register(registry: kopf.OperatorRegistry, context: Context) -> None:
@@ -81,6 +84,12 @@ def _register_watches(registry: kopf.OperatorRegistry, context: Context) -> None
         run = run_of(body)
         context.inventory.see_run(run, gone=type == "DELETED")
         context.touch(run.backup)
+
+    @kopf.on.event(*_RESTORES, registry=registry)
+    async def restore_changed(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002, ANN401
+        context.surroundings = context.surroundings or contextvars.copy_context()
+        context.inventory.see_restore(asked_of(body), gone=type == "DELETED")
+        context.restores_changed.set()
 
 
 def _register_runs(registry: kopf.OperatorRegistry, context: Context) -> None:

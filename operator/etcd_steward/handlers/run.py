@@ -41,6 +41,7 @@ from etcd_steward.handlers.waits import held_unless, sleep_unless
 from etcd_steward.handlers.writer import FOREVER, Gone, StatusWriter
 from etcd_steward.kube import BACKUPS
 from etcd_steward.models.kinds import EtcdBackupSpec, EtcdSnapshotStatus
+from etcd_steward.models.restore_run import PlanMade, RestoreEnded
 from etcd_steward.models.run import (
     Catalogued,
     ExportRequest,
@@ -76,7 +77,7 @@ class ActiveRun:
 
     context: Context
     identity: Identity
-    writer: StatusWriter
+    writer: StatusWriter[EtcdSnapshotStatus]
     announce: Announce
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -124,7 +125,7 @@ class ActiveRun:
             return None
         if self.status.backup_spec is None:
             return 1
-        if not await Takeover(self.context, self.identity, self.writer, self.stop).take():
+        if not await Takeover(self.context, self.writer, self.stop).take():
             return None
         attempt = self.status.attempt or 1
         if self.status.phase != "Running":
@@ -336,8 +337,8 @@ class ActiveRun:
                     f"What it left in the store{where} could not be looked at: {other.text}",
                 )
                 return failure.model_copy(update={"hint": ". ".join(filter(None, hints))})
-            case Catalogued():
-                raise AssertionError("a settlement lists nothing")
+            case Catalogued() | PlanMade() | RestoreEnded():
+                raise AssertionError("a settlement neither lists nor restores")
 
     async def _another(self, outcome: Outcome, attempt: int) -> bool:
         """Draw the conclusion; True if another attempt is to follow, now."""
@@ -359,8 +360,8 @@ class ActiveRun:
                 return await self._back_off(outcome, attempt)
             case Failure():
                 await self._fail(outcome)
-            case Settled() | Lost() | Catalogued():
-                raise AssertionError("a snapshot's child does neither settle nor list")
+            case Settled() | Lost() | Catalogued() | PlanMade() | RestoreEnded():
+                raise AssertionError("a snapshot's child does neither settle, list nor restore")
         return False
 
     async def _complete(self, result: Result) -> None:

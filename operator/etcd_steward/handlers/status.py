@@ -1,7 +1,7 @@
 """What the status of our kinds says: pure functions from what happened to what is written.
 
-Every transition of a run is one function here, from one `EtcdSnapshotStatus` to the next, so that
-no handler puts a status together by hand.
+Every transition of a run is one function here (a restore's own are in `restore_status`), from one
+status to the next, so that no handler puts a status together by hand.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,15 @@ from etcd_steward.models.kinds import (
     RunVerification,
 )
 from etcd_steward.models.manifest import Manifest
+from etcd_steward.models.restore_kinds import EtcdRestoreStatus
 from etcd_steward.models.run import Failure, Journal, Progress, Result
 from etcd_steward.units import size
 
 RUN_AGAIN = "To run it again, create an EtcdSnapshot with spec.backupName: {backup}"
 WARNINGS_KEPT = 20
 
-Status = TypeVar("Status", EtcdBackupStatus, EtcdSnapshotStatus)
+Status = TypeVar("Status", EtcdBackupStatus, EtcdSnapshotStatus, EtcdRestoreStatus)
+RunStatus = TypeVar("RunStatus", EtcdSnapshotStatus, EtcdRestoreStatus)
 Holds = Literal["True", "False", "Unknown"]
 Outcome = tuple[str, Holds, str, str]
 """A condition's type, status, reason and message."""
@@ -79,14 +81,14 @@ def verified(status: EtcdSnapshotStatus) -> bool:
     return condition is not None and condition.status == "True"
 
 
-def is_terminal(status: EtcdSnapshotStatus) -> bool:
+def is_terminal(status: EtcdSnapshotStatus | EtcdRestoreStatus) -> bool:
     """Whether a run has ended."""
     return any(
         one.type in {"Complete", "Failed"} and one.status == "True" for one in status.conditions
     )
 
 
-def _with(status: EtcdSnapshotStatus, **changes: object) -> EtcdSnapshotStatus:
+def _with(status: RunStatus, **changes: object) -> RunStatus:
     return status.model_copy(update=changes)
 
 
@@ -137,9 +139,7 @@ def started(
     )
 
 
-def progressed(
-    status: EtcdSnapshotStatus, progress: Progress, *, now: datetime
-) -> EtcdSnapshotStatus:
+def progressed(status: RunStatus, progress: Progress, *, now: datetime) -> RunStatus:
     """The run lives, and is this far."""
     return _with(
         status,
@@ -154,7 +154,7 @@ def progressed(
     )
 
 
-def unnoted_start(status: EtcdSnapshotStatus) -> EtcdSnapshotStatus:
+def unnoted_start(status: RunStatus) -> RunStatus:
     """Leave one number out, so that no two processes ever write into one folder."""
     return _with(status, starts=(status.starts or 0) + 1)
 
@@ -172,7 +172,7 @@ def journalled(status: EtcdSnapshotStatus, journal: Journal) -> EtcdSnapshotStat
     )
 
 
-def warned(status: EtcdSnapshotStatus, message: str) -> EtcdSnapshotStatus:
+def warned(status: RunStatus, message: str) -> RunStatus:
     """Something to look at; each only once, and a bounded number of them."""
     if message in status.warnings:
         return status
@@ -385,7 +385,7 @@ def retrying(
     )
 
 
-def waiting(status: EtcdSnapshotStatus, text: str) -> EtcdSnapshotStatus:
+def waiting(status: RunStatus, text: str) -> RunStatus:
     """The run can't begin yet, or goes on later with the same attempt."""
     return _with(
         status, phase="Pending", message=text, progress=RunProgress(step="Waiting", text=text)
@@ -421,7 +421,7 @@ def failed(
     )
 
 
-def dumped(status: EtcdBackupStatus | EtcdSnapshotStatus) -> dict[str, Any]:
+def dumped(status: EtcdBackupStatus | EtcdSnapshotStatus | EtcdRestoreStatus) -> dict[str, Any]:
     """A status as the API server has it."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 

@@ -3,25 +3,22 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Generic
 
-from etcd_steward.errors import NotFound, StewardError
+from etcd_steward.errors import StewardError
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers.context import LOOK_AGAIN, Context
-from etcd_steward.handlers.identity import Identity
-from etcd_steward.handlers.read import read_status
+from etcd_steward.handlers.status import RunStatus
 from etcd_steward.handlers.waits import sleep_unless
-from etcd_steward.handlers.writer import Gone, StatusWriter
-from etcd_steward.kube import SNAPSHOTS
-from etcd_steward.models.kinds import EtcdSnapshotStatus
+from etcd_steward.handlers.writer import StatusWriter
 
 
-@dataclass(frozen=True, slots=True)
-class Takeover:
+@dataclass(frozen=True)
+class Takeover(Generic[RunStatus]):
     """What becomes of one run that has been claimed already. Raises `Gone` if it is deleted."""
 
     context: Context
-    identity: Identity
-    writer: StatusWriter
+    writer: StatusWriter[RunStatus]
     stop: asyncio.Event
 
     async def take(self) -> bool:
@@ -67,13 +64,8 @@ class Takeover:
     async def _read_again(self) -> None:
         while not self.stop.is_set():
             try:
-                found = await self.context.kube.get(SNAPSHOTS, self.identity.key)
-            except NotFound as error:
-                raise Gone from error
+                await self.writer.read_again()
             except StewardError:
                 await sleep_unless(self.stop, self.context.timing.progress_every)
-                continue
-            if found["metadata"]["uid"] != self.identity.uid:
-                raise Gone
-            self.writer.reset(read_status(EtcdSnapshotStatus, found).status)
-            return
+            else:
+                return

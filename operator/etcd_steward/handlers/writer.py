@@ -1,15 +1,16 @@
-"""Writing one EtcdSnapshot's status: what must be written is, sooner or later."""
+"""Writing the status of one run or restore: what must be written is, sooner or later."""
 
 import asyncio
 import logging
+from typing import Generic
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import NotFound, OutOfSpace, PermanentError, StewardError
 from etcd_steward.handlers.read import read_status
-from etcd_steward.handlers.status import dumped, is_terminal, merge_patch
+from etcd_steward.handlers.status import RunStatus, dumped, is_terminal, merge_patch
 from etcd_steward.handlers.waits import sleep_unless
-from etcd_steward.kube import SNAPSHOTS, Key, Kube, Object, Version, version_of
-from etcd_steward.models.kinds import EtcdSnapshotStatus
+from etcd_steward.kube import SNAPSHOTS, Key, Kube, Version, version_of
+from etcd_steward.kube_client import Object
 
 log = logging.getLogger(__name__)
 
@@ -26,27 +27,32 @@ _UNKNOWN = object()
 
 
 class Gone(Exception):
-    """The EtcdSnapshot was deleted, or another operator has begun it since: be still."""
+    """The object was deleted, or another operator has begun it since: be still."""
 
 
-class StatusWriter:
+class StatusWriter(Generic[RunStatus]):
     """The status as it should be, and as the API server is known to have it."""
 
-    def __init__(self, kube: Kube, key: Key, version: Version, status: EtcdSnapshotStatus) -> None:
-        self.status = status
+    def __init__(
+        self, kube: Kube, key: Key, version: Version, status: RunStatus, plural: str = SNAPSHOTS
+    ) -> None:
+        self.status: RunStatus = status
+        self.version = version
+        """Of the object, as we know it."""
         self._kube = kube
         self._key = key
-        self._version = version
+        self._plural = plural
         self._written = dumped(status)
         self._begun = status.starts or 0
         self._gone = False
         self._one_at_a_time = asyncio.Lock()
 
-    def reset(self, status: EtcdSnapshotStatus) -> None:
-        """Begin anew from what the API server has."""
-        self.status = status
-        self._written = dumped(status)
-        self._begun = status.starts or 0
+    async def read_again(self) -> None:
+        """Begin anew from what the API server has. Raises as `confirm` does."""
+        found = await self._find()
+        self.status = read_status(type(self.status), found).status
+        self._written = dumped(self.status)
+        self._begun = self.status.starts or 0
 
     async def try_write(self) -> None:
         """Write what has changed, once. Raises `StewardError`; the next write makes up for it.
@@ -68,19 +74,22 @@ class StatusWriter:
 
     async def confirm(self) -> None:
         """Raise `Gone` if the run is not ours any more, `StewardError` if that can't be known."""
+        self._yield_to_another(await self._find())
+
+    async def _find(self) -> Object:
         try:
-            found = await self._kube.get(SNAPSHOTS, self._key)
+            found = await self._kube.get(self._plural, self._key)
         except NotFound as error:
             raise Gone from error
-        if version_of(found).uid != self._version.uid:
+        if version_of(found).uid != self.version.uid:
             raise Gone
-        self._yield_to_another(found)
+        return found
 
     async def _patch(self, patch: Object) -> None:
         starts = self.status.starts or 0
         try:
-            self._version = await self._kube.patch_status(
-                SNAPSHOTS, self._key, self._version, patch, overtaken=self._yield_to_another
+            self.version = await self._kube.patch_status(
+                self._plural, self._key, self.version, patch, overtaken=self._yield_to_another
             )
         except NotFound as error:
             self._gone = True
@@ -92,7 +101,7 @@ class StatusWriter:
 
     def _yield_to_another(self, found: Object) -> None:
         """Raise `Gone` if the run has ended, or more processes were started than may be ours."""
-        theirs = read_status(EtcdSnapshotStatus, found).status
+        theirs = read_status(type(self.status), found).status
         ended = is_terminal(theirs) and not is_terminal(self.status)
         if ended or (theirs.starts or 0) > self._begun:
             log.warning("another operator has taken %s over: it is left alone", self._key)

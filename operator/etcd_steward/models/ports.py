@@ -4,10 +4,12 @@ Two ports only. `Store` is asynchronous and deals in whole objects; `ReadAt` is 
 thread-safe, because the readers behind it (bolt, Parquet) run in worker threads.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+
+from etcd_steward.errors import IntegrityError, NotFound
 
 
 class ReadAt(Protocol):
@@ -72,6 +74,9 @@ class Written:
     parts: tuple[StoredPart, ...] = field(repr=False)
 
 
+Outcome = bytes | NotFound | IntegrityError
+"""A small object, or why it can't be had: that is no trouble of the store."""
+
 Started = Callable[[OpenUpload], Awaitable[None]]
 """Called once, before the first byte is sent, so that the upload can be journalled."""
 
@@ -132,6 +137,13 @@ class Store(Protocol):
 
     async def read(self, key: str, *, limit: int) -> bytes:
         """A small object whole. Raises `NotFound`, or `IntegrityError` if larger than `limit`."""
+        ...
+
+    async def read_many(self, keys: Sequence[str], *, limit: int) -> list[Outcome]:
+        """Small objects in this order, one after the other, where `read` costs more than it reads.
+
+        What `read` would raise of one object comes in its place. Ask for several lots at a time.
+        """
         ...
 
     async def open(self, key: str) -> ReadAt:

@@ -6,9 +6,9 @@ on standard output, one a line. `Journal` events wait for a line back before the
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from etcd_steward.errors import StewardError, TransientError
 from etcd_steward.models.base import Hex64, Model
@@ -236,12 +236,3 @@ class Failure(Model):
     def text(self) -> str:
         """Message and hint, for a condition."""
         return f"{self.message}. {self.hint}" if self.hint else self.message
-
-
-Event = Annotated[
-    Progress | Journal | Warned | Result | Settled | CatalogueEntry | Catalogued | Failure,
-    Field(discriminator="event"),
-]
-EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-Request = SnapshotRequest | ExportRequest | SettleRequest | CatalogueRequest | DeleteRequest
-REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")])

@@ -146,14 +146,16 @@ class Fetching(io.RawIOBase):
         """Read from the present place on."""
         at = self._at
         length = max(0, self._file.size - at) if size < 0 else size
-        for low, data in self._held:
-            if low <= at and at + length <= low + len(data):
-                found = data[at - low : at - low + length]
-                break
-        else:
-            found = self._file.read_at(at, length)
+        found = bytes(self.peek(at, at + length))
         self._at += len(found)
         return found
+
+    def peek(self, low: int, high: int) -> memoryview:
+        """Some bytes, and nothing moves."""
+        for begin, data in self._held:
+            if begin <= low and high <= begin + len(data):
+                return memoryview(data)[low - begin : high - begin]
+        return memoryview(self._file.read_at(low, high - low))
 
 
 def _loads(items: Sequence[Sequence[Span]]) -> Iterator[tuple[int, list[Span]]]:

@@ -26,7 +26,7 @@ from etcd_steward.registry.bolt import Bolt
 from etcd_steward.registry.lanes import Mask, Octets, Offsets, Shorts, Words
 from etcd_steward.registry.liveness import KeyHash
 from etcd_steward.registry.mvcc import Database, hash_single, open_database
-from etcd_steward.registry.strings import Joiner, Strings
+from etcd_steward.registry.strings import Joiner, Strings, joined
 from etcd_steward.registry.walk import Leaves, Single, leaves
 
 BATCH: Final = 16 << 20
@@ -133,7 +133,11 @@ class _Builder:
             _emptied(self._parts["main"], np.int64),
             _emptied(self._parts["rest"], np.int64),
         )
-        order = np.lexsort((rest, main, owner))
+        if len(owner) == len(keys):  # one record each
+            order = np.empty_like(owner)
+            order[owner] = np.arange(len(owner))
+        else:
+            order = np.lexsort((rest, main, owner))
         self._parts["main"], self._parts["rest"] = [main], [rest]
         del owner, main, rest
         columns = {
@@ -165,9 +169,7 @@ class _Builder:
         at, sizes = found.key_at[kept], found.key_size[kept]
         hashes = self._hash(part.words, at, sizes)
         self._hashes.append(hashes)
-        buffer = part.buffer
-        spans = zip(at.tolist(), (at + sizes).tolist(), strict=True)
-        self._keys.add(hashes, sizes, b"".join([buffer[a:b] for a, b in spans]))
+        self._keys.add(hashes, sizes, joined(part.words, at, sizes))
         alive = ~part.keys.tombstone[kept]
         self._add(
             part.keys.main[kept],

@@ -110,6 +110,12 @@ def rewrite(value: bytes, change: Callable[[ObjectMeta], ObjectMeta]) -> bytes:
         return with_members(value, "metadata", members)
 
 
+def with_body(value: bytes, body: bytes) -> bytes:
+    """A protobuf value with another message of its own type in the same envelope."""
+    with _readable():
+        return PROTOBUF + _replaced(value[len(PROTOBUF) :], RAW, body)
+
+
 @contextmanager
 def _readable() -> Iterator[None]:
     try:

@@ -3,8 +3,8 @@
 The format is described in docs/registry-file.md. Pages carry checksums, which are verified whenever
 they are read; the footer has none, so whoever stores the file keeps the footer's digest elsewhere.
 
-This is the only module that imports pyarrow (70 MB and a third of a second): import it where it is
-needed, for work in threads or child processes.
+This and `arrow` are the only modules that import pyarrow (70 MB and a third of a second): import it
+where it is needed, for work in threads or child processes.
 """
 
 import hashlib
@@ -13,47 +13,49 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress, pairwise
-from operator import lt
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etcd_steward.errors import IntegrityError, Undecodable
+from etcd_steward.errors import IntegrityError
 from etcd_steward.models.manifest import Footer, StoredFile
 from etcd_steward.models.ports import ReadAt
-from etcd_steward.models.registry import KeyPath, Record
+from etcd_steward.models.registry import Record
+from etcd_steward.registry.arrow import (
+    FEW,
+    NUMBERS,
+    PATH,
+    SAID,
+    SCHEMA,
+    WRITTEN,
+    blobs,
+    integers,
+    paths_of,
+    sizes_of,
+    texts,
+    to_table,
+    words,
+)
+from etcd_steward.registry.columns import BEFORE_ALL, Group, last_place
 from etcd_steward.registry.files import Fetching, Sink, Span
 from etcd_steward.registry.lanes import Octets, Offsets
-from etcd_steward.registry.table import Entry, Group
+from etcd_steward.registry.pages import check_pages
+from etcd_steward.registry.table import Entry
+from etcd_steward.registry.wire import Malformed
 
 if TYPE_CHECKING:
     from etcd_steward.registry.selection import Chosen
 
-_NUMBERS: Final = ("create_revision", "mod_revision", "version", "lease")
-_PATH: Final = ("resource", "api_group", "namespace", "name")
-_SAID: Final = ("api_version", "kind", "uid", "encoding")
-_FEW: Final = ("api_group", "resource", "namespace", "api_version", "kind", "encoding")
-"""Columns of few different words."""
 _ENCODINGS: Final = {
     "key": "DELTA_BYTE_ARRAY",
     "value": "DELTA_LENGTH_BYTE_ARRAY",
     "name": "DELTA_BYTE_ARRAY",
     "uid": "DELTA_LENGTH_BYTE_ARRAY",
-    **dict.fromkeys(_NUMBERS, "DELTA_BINARY_PACKED"),
+    **dict.fromkeys(NUMBERS, "DELTA_BINARY_PACKED"),
 }
-SCHEMA: Final = pa.schema(
-    [
-        pa.field("key", pa.binary(), nullable=False),
-        pa.field("value", pa.binary(), nullable=False),
-        *(pa.field(name, pa.int64(), nullable=False) for name in _NUMBERS),
-        *(pa.field(name, pa.string()) for name in ("api_group", "resource", "namespace", "name")),
-        *(pa.field(name, pa.string()) for name in _SAID),
-    ]
-)
-_NEVER_NULL: Final = ("key", "value", *_NUMBERS)
+_NEVER_NULL: Final = ("key", "value", *NUMBERS)
 _REVISION: Final = "etcdsteward.io/revision"
 _PREFIX: Final = "etcdsteward.io/registry-prefix"
 _MAGIC: Final = b"PAR1"
@@ -96,13 +98,13 @@ def write(
     is made. Raises what `groups` and `out` raise; the file has no end then.
     """
     about = {_REVISION: str(revision), _PREFIX: prefix}
-    sink, rows, last = Sink(out), 0, _BEFORE_ALL
+    sink, rows, last = Sink(out), 0, BEFORE_ALL
     writer = pq.ParquetWriter(
         sink,
-        SCHEMA,
+        WRITTEN,
         compression="zstd",
         compression_level=1,
-        use_dictionary=list(_FEW),
+        use_dictionary=list(FEW),
         column_encoding=_ENCODINGS,
         write_statistics=["namespace", "key"],
         write_page_checksum=True,
@@ -112,8 +114,8 @@ def write(
         with ThreadPoolExecutor(1, thread_name_prefix="parquet") as threads:
             writing: Future[None] | None = None
             for group in groups:
-                last = _ascending(group, last)
-                table, rows = _table(group), rows + len(group.key)
+                last = last_place(group, last)
+                table, rows = to_table(group), rows + len(group)
                 if writing is not None:
                     writing.result()
                 writing = threads.submit(writer.write_table, table, row_group_size=len(table))
@@ -128,28 +130,6 @@ def write(
     sink.end()
     digest = hashlib.sha256(sink.footer).hexdigest()
     return Made(rows, sink.size, sink.sha256, Footer(size=len(sink.footer), sha256=digest))
-
-
-_Place = tuple[bool, bytes, bytes]
-"""Where a row belongs: whether it has a namespace, the namespace, the key."""
-_BEFORE_ALL: Final[_Place] = False, b"", b""
-
-
-def _ascending(group: Group, last: _Place) -> _Place:
-    """The last row's place in the order. A file out of order would mislead every reader."""
-    spaces = [(one is not None, (one or "").encode()) for one in group.namespace]
-    places = [last, *((*space, key) for space, key in zip(spaces, group.key, strict=True))]
-    if not all(map(lt, places, places[1:])):
-        raise IntegrityError(
-            "the rows of a registry file are not in ascending order of namespace and key",
-            hint="report this: it is a bug",
-        )
-    return places[-1]
-
-
-def _table(group: Group) -> pa.Table:
-    columns = [pa.array(getattr(group, field.name), type=field.type) for field in SCHEMA]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 class RegistryFile:
@@ -172,6 +152,7 @@ class RegistryFile:
             found = self._about.schema.to_arrow_schema()
         self._check_schema(found)
         self._said: dict[bytes, bytes] = self._about.metadata or {}
+        self._ours = _REVISION.encode() in self._said
 
     @property
     def rows(self) -> int:
@@ -200,18 +181,18 @@ class RegistryFile:
             elif not only_nulls:
                 unknown.append(group)
         for table in self._tables(unknown, ("namespace",)):
-            known.update(filter(None, _words(table["namespace"])))
+            known.update(filter(None, words(table["namespace"])))
         return sorted(known)
 
     def read(self, chosen: "Chosen | None" = None) -> Iterator[list[Record]]:
         """The keys that are chosen, with their values, in the order of the file, in batches."""
-        columns = ("key", "value", *_NUMBERS, *(_PATH if chosen is not None else ()))
+        columns = ("key", "value", *NUMBERS, *(PATH if chosen is not None else ()))
         for table in self._tables(self._groups(chosen), columns):
             with self._explained():
-                keys, values = _blobs(table["key"]), _blobs(table["value"])
-                numbers = [_integers(table[name]) for name in _NUMBERS]
+                keys, values = blobs(table["key"]), blobs(table["value"])
+                numbers = [integers(table[name]) for name in NUMBERS]
                 records = list(map(Record, keys, values, *numbers))
-                paths = _paths(table) if chosen is not None else ()
+                paths = paths_of(table) if chosen is not None else ()
             if chosen is not None:
                 wanted = map(chosen.wants, paths, keys, map(_labels_of, values))
                 records = list(compress(records, wanted))
@@ -220,10 +201,10 @@ class RegistryFile:
 
     def pieces(self) -> Iterator[Piece]:
         """All rows in the order of the file, in batches, with nothing made of them."""
-        for table in self._tables(self._groups(None), ("key", "value", *_NUMBERS)):
+        for table in self._tables(self._groups(None), ("key", "value", *NUMBERS)):
             with self._explained():
-                numbers = tuple(table[name].to_numpy() for name in _NUMBERS)
-                yield Piece(*_text(table["key"]), *_text(table["value"]), numbers)
+                numbers = tuple(table[name].to_numpy() for name in NUMBERS)
+                yield Piece(*texts(table["key"]), *texts(table["value"]), numbers)
 
     def entries(
         self, chosen: "Chosen | None" = None, *, sizes: bool = False
@@ -233,15 +214,15 @@ class RegistryFile:
         Values are fetched only for their `sizes`, or where labels choose.
         """
         by_labels = chosen is not None and chosen.by_labels
-        columns = ("key", *_NUMBERS, *_PATH, *_SAID, *(("value",) if sizes or by_labels else ()))
+        columns = ("key", *NUMBERS, *PATH, *SAID, *(("value",) if sizes or by_labels else ()))
         for table in self._tables(self._groups(chosen), columns):
             with self._explained():
-                keys, paths = _blobs(table["key"]), _paths(table)
-                numbers = [_integers(table[name]) for name in _NUMBERS]
-                said = [_words(table[name]) for name in _SAID]
-                size = _sizes(table["value"]) if sizes else [None] * len(keys)
+                keys, paths = blobs(table["key"]), paths_of(table)
+                numbers = [integers(table[name]) for name in NUMBERS]
+                said = [words(table[name]) for name in SAID]
+                size = sizes_of(table["value"]) if sizes else [None] * len(keys)
                 entries = list(map(Entry, keys, paths, *numbers, *said, size))
-                values = _blobs(table["value"]) if by_labels else [b""] * len(keys)
+                values = blobs(table["value"]) if by_labels else [b""] * len(keys)
             if chosen is not None:
                 wanted = map(chosen.wants, paths, keys, map(_labels_of, values))
                 entries = list(compress(entries, wanted))
@@ -361,13 +342,31 @@ class RegistryFile:
                 parquet = pq.ParquetFile(
                     source,
                     metadata=self._about,
-                    read_dictionary=list(_FEW),
+                    read_dictionary=list(FEW),
                     pre_buffer=False,
                     page_checksum_verification=True,
                 )
             for group in groups:
                 source.next()
+                if self._ours:
+                    self._check_pages(source, group, columns)
                 yield self._table(parquet, group, columns)
+
+    def _check_pages(self, source: Fetching, group: int, columns: Sequence[str]) -> None:
+        """Check what no page's checksum covers."""
+        about = self._about.row_group(group)
+        for name, (begin, end) in zip(columns, self._chunks(group, columns), strict=True):
+            column = about.column(SCHEMA.get_field_index(name))
+            encoding = "RLE_DICTIONARY" if name in FEW else _ENCODINGS[name]
+            try:
+                check_pages(
+                    source.peek(begin, end),
+                    rows=about.num_rows,
+                    encoding=encoding,
+                    uncompressed=column.total_uncompressed_size,
+                )
+            except Malformed as error:
+                raise self._damaged(f"row group {group}, column {name}: {error}") from error
 
     def _table(self, parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
         with self._explained():
@@ -380,71 +379,8 @@ class RegistryFile:
         return table
 
 
-# From Arrow to Python -----------------------------------------------------------------------------
-
-
-# Without pyarrow.compute, and what imports it behind the scenes: that takes another 0.1 s.
-
-
-def _text(column: pa.ChunkedArray) -> tuple[Octets, Offsets]:
-    """Values end to end, and where each begins and the last ends."""
-    octets, sizes = [np.zeros(0, dtype=np.uint8)], [np.zeros(1, dtype=np.int64)]
-    for chunk in column.chunks:
-        _, places, data = chunk.buffers()
-        at = np.frombuffer(places, dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-        octets.append(np.frombuffer(data or b"", dtype=np.uint8)[at[0] : at[-1]])
-        sizes.append(np.diff(at).astype(np.int64))
-    whole = octets[-1] if len(octets) <= 2 else np.concatenate(octets)  # one needs no copy
-    return whole, np.cumsum(np.concatenate(sizes))
-
-
-def _blobs(column: pa.ChunkedArray) -> list[bytes]:
-    octets, at = _text(column)
-    view = octets.data
-    return [bytes(view[one:other]) for one, other in pairwise(at.tolist())]
-
-
-def _sizes(column: pa.ChunkedArray) -> list[int]:
-    sizes: list[int] = np.diff(_text(column)[1]).tolist()
-    return sizes
-
-
-def _integers(column: pa.ChunkedArray) -> list[int]:
-    numbers: list[int] = column.to_numpy().tolist()
-    return numbers
-
-
-def _words(column: pa.ChunkedArray) -> list[str | None]:
-    """Texts; of those columns that are read as dictionaries, each different one is made once."""
-    found: list[str | None] = []
-    for chunk in column.chunks:
-        if not pa.types.is_dictionary(chunk.type):
-            found += chunk.to_pylist()
-            continue
-        known, codes = chunk.dictionary.to_pylist(), chunk.indices.to_pylist()
-        found += [None if code is None else known[code] for code in codes]
-    return found
-
-
-def _paths(table: pa.Table) -> list[KeyPath | None]:
-    resources, api_groups, namespaces, names = (_words(table[name]) for name in _PATH)
-    return [
-        None if resource is None or name is None else KeyPath(resource, group or "", space, name)
-        for resource, group, space, name in zip(
-            resources, api_groups, namespaces, names, strict=True
-        )
-    ]
-
-
 def _labels_of(value: bytes) -> Callable[[], Mapping[str, str] | None]:
-    return partial(_labels, value)
-
-
-def _labels(value: bytes) -> Mapping[str, str] | None:
     # It brings the descriptors of all built-in types, and few selections ask for labels.
     from etcd_steward.registry import objectmeta  # noqa: PLC0415
 
-    try:
-        return objectmeta.read(value).labels
-    except Undecodable:
-        return None
+    return partial(objectmeta.labels, value)

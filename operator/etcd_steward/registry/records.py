@@ -7,7 +7,7 @@ a record that deviates is read again by itself (`read_record`), and only then ju
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -137,17 +137,30 @@ def read_fields(
     A record is understood if it has exactly the fields that etcd writes, in etcd's order, ends
     where it must, and says of itself what its revision says (`fits`).
     """
-    end = start + size
     key, length, good = read_keys(words, start, size)
-    cursor = key + np.where(good, length, 0)
     tombstone = at.tombstone
-    done = good & tombstone & (cursor == end)
-    good &= ~tombstone
+    done = good & tombstone & (key + length == start + size)
+    fields, mod = _behind(words, octets, (key, length), start + size, good & ~tombstone)
+    return replace(fields, good=done | (fields.good & (mod == at.main)))
 
+
+def read_live(
+    words: Words, octets: Octets, start: Offsets, size: Offsets
+) -> tuple[Fields, Offsets]:
+    """Read records that came without their revision, none a tombstone, and their mod revisions."""
+    key, length, good = read_keys(words, start, size)
+    return _behind(words, octets, (key, length), start + size, good)
+
+
+def _behind(
+    words: Words, octets: Octets, key: tuple[Offsets, Offsets], end: Offsets, good: Mask
+) -> tuple[Fields, Offsets]:
+    """What comes behind the key, and the mod revision."""
+    cursor = key[0] + np.where(good, key[1], 0)
     create, cursor, good = _number(words, cursor, _CREATE, good)
     mod, cursor, good = _number(words, cursor, _MOD, good)
     version, cursor, good = _number(words, cursor, _VERSION, good)
-    good &= (create >= 1) & (create <= mod) & (mod == at.main) & (version >= 1)
+    good &= (create >= 1) & (create <= mod) & (version >= 1)
 
     word = load64(words, cursor)
     present = (cursor < end) & ((word & np.uint64(0xFF)) == _tag(_VALUE, BYTES))
@@ -159,7 +172,7 @@ def read_fields(
     size = np.where(present, size, 0)
     lease, cursor = _leases(words, octets, value + size, end)
     good &= cursor == end
-    return Fields(key, length, create, version, value, size, lease, done | good)
+    return Fields(*key, create, version, value, size, lease, good), mod
 
 
 def _number(

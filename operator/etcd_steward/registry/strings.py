@@ -18,6 +18,34 @@ _PART: Final = 1 << 15
 """Strings that are looked at together."""
 _WIDTH: Final = 128
 """Bytes behind what all strings begin with that numpy sorts by; Python sorts what is left."""
+_LONG: Final = 256
+"""Bytes from which on strings are picked one by one."""
+
+
+def joined(words: Words, at: Offsets, sizes: Offsets) -> bytes:
+    """The strings of these sizes that begin at these bytes, end to end.
+
+    Python takes 0.25 µs to cut a string out and 0.1 to join it; this takes a fifth of that.
+    """
+    pieces = []
+    for first in range(0, len(at), _PART):
+        begin, size = at[first : first + _PART], sizes[first : first + _PART]
+        longest, shortest = int(size.max()), int(size.min())
+        if not longest:
+            continue
+        if longest > _LONG:
+            octets = words.view(np.uint8)
+            ends = (begin + size).tolist()
+            pieces += [octets[a:b].tobytes() for a, b in zip(begin.tolist(), ends, strict=True)]
+            continue
+        table = np.empty((len(begin), -(-longest // 8)), dtype=np.uint64)
+        for column in range(table.shape[1]):
+            table[:, column] = load64(words, begin + 8 * column)
+        whole = table.view(np.uint8)[:, :longest]
+        if shortest < longest:
+            whole = whole[np.arange(longest) < size[:, None]]
+        pieces.append(whole.tobytes())
+    return b"".join(pieces)
 
 
 class Joiner(BytesIO):
@@ -72,8 +100,8 @@ class Strings:
 
     def take(self, numbers: Offsets) -> "Strings":
         """These strings, in this order."""
-        pieces = (b"".join(self.some(part)) for part in _parts(numbers))
-        return Strings.join(pieces, self.sizes[numbers])
+        sizes = self.sizes[numbers]
+        return Strings.join([joined(self._words(), self.at[numbers], sizes)], sizes)
 
     def same(self, ones: Offsets, others: Offsets) -> bool:
         """Whether each of `ones` equals the one of `others` at the same place."""

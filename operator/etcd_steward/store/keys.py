@@ -34,7 +34,7 @@ def _problem(key: str) -> str | None:
         return "it is empty, begins or ends with a slash, or has two in a row"
     if "." in segments or ".." in segments:
         return "it has a segment of dots"
-    if any(not character.isprintable() for character in key):
+    if not key.isprintable():
         return "it has a character that can't be printed"
     if segments[0] == PARTIAL:
         return f"{PARTIAL} is kept for unfinished files"

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
@@ -12,6 +12,7 @@ from etcd_steward.models.connection import LocalSettings
 from etcd_steward.models.ports import (
     ObjectInfo,
     OpenUpload,
+    Outcome,
     ReadAt,
     Sent,
     Started,
@@ -30,6 +31,7 @@ from etcd_steward.store.local_files import (
     translated,
     walk,
 )
+from etcd_steward.store.outcome import outcome
 from etcd_steward.store.parts import cut
 from etcd_steward.store.threads import settled
 
@@ -127,6 +129,10 @@ class LocalStore:
         if len(data) > limit:
             raise IntegrityError(f"{path} is larger than {limit} bytes")
         return data
+
+    async def read_many(self, keys: Sequence[str], *, limit: int) -> list[Outcome]:
+        """Small objects, one after the other; see the port."""
+        return [await outcome(self.read(key, limit=limit)) for key in keys]
 
     async def _get(self, path: Path, limit: int) -> bytes:
         """The object, or its first `limit` + 1 bytes."""

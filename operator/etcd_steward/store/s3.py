@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from etcd_steward.errors import (
@@ -13,15 +14,25 @@ from etcd_steward.errors import (
     Unavailable,
 )
 from etcd_steward.models.connection import S3Settings
-from etcd_steward.models.ports import ObjectInfo, OpenUpload, ReadAt, Sent, Started, Written
+from etcd_steward.models.ports import (
+    ObjectInfo,
+    OpenUpload,
+    Outcome,
+    ReadAt,
+    Sent,
+    Started,
+    Written,
+)
 from etcd_steward.store.keys import check_key, check_prefix
+from etcd_steward.store.outcome import outcome
 from etcd_steward.store.parts import part_size_for
 from etcd_steward.store.s3_answers import no_bucket, no_listing
 from etcd_steward.store.s3_calls import Calls
 from etcd_steward.store.s3_client import check_settings, connect, place_of
 from etcd_steward.store.s3_dialect import Dialect
 from etcd_steward.store.s3_get import PlainGet
-from etcd_steward.store.s3_options import Options
+from etcd_steward.store.s3_list import Page, page_of
+from etcd_steward.store.s3_options import Options, Parameters
 from etcd_steward.store.s3_put import NewObject
 from etcd_steward.store.s3_read import S3ReadAt
 from etcd_steward.store.s3_upload import Target, Upload, abort
@@ -30,7 +41,6 @@ if TYPE_CHECKING:
     from types_boto3_s3.type_defs import (
         HeadObjectOutputTypeDef,
         ListMultipartUploadsOutputTypeDef,
-        ListObjectsV2OutputTypeDef,
     )
 
 _THREADS: Final = 32
@@ -56,6 +66,7 @@ class S3Store:
             connection = connect(settings, self._resources, _THREADS + _READERS)
             self._client = connection.client
             self._plain = PlainGet(connection, self._bucket, self._options.key)
+            self._resources.callback(self._plain.close)
             self._calls = Calls(
                 place_of(settings), retry_seconds=settings.retry_seconds, threads=_THREADS
             )
@@ -127,21 +138,35 @@ class S3Store:
     async def read(self, key: str, *, limit: int) -> bytes:
         """A small object whole; see the port."""
         target = self._target(key)
-        data = await self._get(target, limit)
-        if len(data) > limit:
-            raise IntegrityError(f"{target.url} is larger than {limit} bytes")
-        return data
+        return _whole(await self._get(target, limit), target, limit)
+
+    async def read_many(self, keys: Sequence[str], *, limit: int) -> list[Outcome]:
+        """Small objects, one after the other in one thread; see the port.
+
+        Where one can't be had at once, it is asked for again by itself: that waits for a server in
+        trouble without holding a thread, and says what is wrong.
+        """
+        targets = [self._target(key) for key in keys]
+
+        def get(target: Target) -> bytes:
+            return _whole(self._get_now(target, limit), target, limit)
+
+        found: list[Outcome] = []
+        while len(found) < len(keys):
+            calls = [(f"Reading {one.url}", partial(get, one)) for one in targets[len(found) :]]
+            found += await self._calls.run_some(calls)
+            if len(found) < len(keys):
+                found.append(await outcome(self.read(keys[len(found)], limit=limit)))
+        return found
 
     async def _get(self, target: Target, limit: int) -> bytes:
         """The object, or its first `limit` + 1 bytes."""
+        return await self._calls.run(f"Reading {target.url}", partial(self._get_now, target, limit))
 
-        def get() -> bytes:
-            plain = self._plain.get(target.name, limit)
-            return self._get_through_boto(target, limit) if plain is None else plain
-
-        return await self._calls.run(f"Reading {target.url}", get)
-
-    def _get_through_boto(self, target: Target, limit: int) -> bytes:
+    def _get_now(self, target: Target, limit: int) -> bytes:
+        plain = self._plain.get(target.name, limit)
+        if plain is not None:
+            return plain
         answer = self._client.get_object(Bucket=target.bucket, Key=target.name, **self._options.key)
         with answer["Body"] as body:
             data: bytes = body.read(limit + 1)
@@ -185,41 +210,40 @@ class S3Store:
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """All objects under `prefix`; see the port."""
         check_prefix(prefix)
-        async for answer in self._pages(self._prefix + prefix, {}):
-            for found in answer.get("Contents", []):
-                key = found["Key"].removeprefix(self._prefix)
-                yield ObjectInfo(key, found["Size"], found["LastModified"], found["ETag"])
+        async for page in self._pages(self._prefix + prefix, None):
+            for info in page.objects:
+                yield info
 
     async def folders(self, prefix: str) -> tuple[str, ...]:
         """The common prefixes under a prefix; see the port."""
         check_prefix(prefix)
-        found: list[str] = []
-        async for answer in self._pages(self._prefix + prefix, {"Delimiter": "/"}):
-            found += [one["Prefix"] for one in answer.get("CommonPrefixes", [])]
-        return tuple(one.removeprefix(self._prefix) for one in found)
+        pages = self._pages(self._prefix + prefix, "/")
+        return tuple([one async for page in pages for one in page.folders])
 
-    async def _pages(
-        self, name: str, query: dict[str, str]
-    ) -> "AsyncIterator[ListObjectsV2OutputTypeDef]":
-        more = dict(query)
+    async def _pages(self, name: str, delimiter: str | None) -> AsyncIterator[Page]:
+        """The pages of a listing."""
+        after: str | None = None
 
-        def page() -> "ListObjectsV2OutputTypeDef":
-            return self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, **more)  # type: ignore[arg-type]
+        def get() -> Page:
+            page = self._plain.page(name, delimiter, after, self._prefix)
+            return page or self._page_through_boto(name, delimiter, after)
 
         while True:
-            answer = await self._calls.run(f"Listing s3://{self._bucket}/{name}", page)
-            yield answer
-            if not self._goes_on(answer):
+            page = await self._calls.run(f"Listing s3://{self._bucket}/{name}", get)
+            yield page
+            after = page.next
+            if after is None:
                 return
-            more["ContinuationToken"] = answer["NextContinuationToken"]
 
-    def _goes_on(
-        self, answer: "ListObjectsV2OutputTypeDef | ListMultipartUploadsOutputTypeDef"
-    ) -> bool:
-        """Whether a listing has a next page. Some other web page must not pass for an empty one."""
-        if "IsTruncated" not in answer:
+    def _page_through_boto(self, name: str, delimiter: str | None, after: str | None) -> Page:
+        more: Parameters = {"Delimiter": delimiter, "ContinuationToken": after}
+        given = {field: value for field, value in more.items() if value is not None}
+        answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, **given)
+        page = page_of(answer, self._prefix)
+        # Some other web page must not pass for an empty one.
+        if page is None:
             raise no_listing(self._calls.place)
-        return answer["IsTruncated"]
+        return page
 
     async def delete(self, key: str) -> None:
         """Delete one object; see the port."""
@@ -250,7 +274,9 @@ class S3Store:
                 "UploadIdMarker": answer.get("NextUploadIdMarker"),
             }
             following = {name: marker for name, marker in markers.items() if marker}
-            if not self._goes_on(answer) or following in ({}, more):
+            if "IsTruncated" not in answer:
+                raise no_listing(self._calls.place)
+            if not answer["IsTruncated"] or following in ({}, more):
                 return
             more = following
 
@@ -262,3 +288,9 @@ class S3Store:
     async def aclose(self) -> None:
         """Close connections and threads."""
         await asyncio.to_thread(self._resources.close)
+
+
+def _whole(data: bytes, target: Target, limit: int) -> bytes:
+    if len(data) > limit:
+        raise IntegrityError(f"{target.url} is larger than {limit} bytes")
+    return data

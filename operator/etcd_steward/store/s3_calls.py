@@ -5,10 +5,11 @@ place that decides.
 """
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -62,6 +63,21 @@ class Calls:
         except TransientError as error:
             raise tries.given_up(error) from error
         raise AssertionError  # stamina returns or raises
+
+    async def run_some(self, calls: Sequence[tuple[str, Callable[[], T]]]) -> list[T]:
+        """What these return, one after the other in one thread; each beside what it does.
+
+        Ends before the first that fails, which `run` may be asked to do again.
+        """
+
+        def some() -> list[T]:
+            found: list[T] = []
+            with contextlib.suppress(StewardError):
+                for doing, call in calls:
+                    found.append(self._once(doing, call))
+            return found
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, some)
 
     def run_here(self, doing: str, call: Callable[[], T]) -> T:
         """As `run`, but in this thread, which must not be the event loop's.

@@ -6,7 +6,6 @@ import os
 import ssl
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -15,7 +14,6 @@ import boto3  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from botocore.httpsession import get_cert_path  # type: ignore[import-untyped]
-from botocore.utils import parse_timestamp  # type: ignore[import-untyped]
 from pydantic import SecretStr
 
 from etcd_steward.errors import InvalidInput, Refused
@@ -23,6 +21,7 @@ from etcd_steward.models.connection import S3Settings
 from etcd_steward.store.keys import check_key
 from etcd_steward.store.s3_answers import Place
 from etcd_steward.store.s3_errors import translate
+from etcd_steward.store.s3_list import moment
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials  # type: ignore[import-untyped]
@@ -137,16 +136,7 @@ def _parse_times_quickly(session: "boto3.session.Session") -> None:
     botocore's own way takes 85 % of a listing's CPU: 0.2 s for each page of a thousand keys.
     """
     factory = session._session.get_component("response_parser_factory")  # noqa: SLF001  # as the AWS CLI does
-    factory.set_parser_defaults(timestamp_parser=_moment)
-
-
-def _moment(value: str | float) -> datetime:
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            moment = datetime.fromisoformat(value)
-            return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    parsed: datetime = parse_timestamp(value)
-    return parsed
+    factory.set_parser_defaults(timestamp_parser=moment)
 
 
 def _trust_for_identity(

@@ -1,0 +1,1 @@
+"""Restoring registry keys: a plan, its apply, and the way back."""

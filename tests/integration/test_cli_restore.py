@@ -1,0 +1,188 @@
+"""`restore namespace|object|undo` as people type them, on a real control plane."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cli import Said, steward
+from tests.testbed import ControlPlane, wait_until
+
+Object = dict[str, Any]
+
+
+def manifests(namespace: str) -> list[Object]:
+    """A namespace as somebody's application has it, and a Secret that nobody may see."""
+    meta = {"namespace": namespace}
+    labels = {"app": "web"}
+    pod = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "web", "image": "registry.example.com/web:1"}]},
+    }
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {**meta, "name": "db"},
+            "stringData": {"password": "hunter2-hunter2"},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {**meta, "name": "settings"},
+            "data": {"colour": "green"},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {**meta, "name": "web"},
+            "spec": {"selector": labels, "ports": [{"port": 80}]},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {**meta, "name": "web"},
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": pod},
+        },
+    ]
+
+
+KINDS = "secrets,configmaps,services,deployments,replicasets,serviceaccounts"
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """A namespace, and the command line beside it."""
+
+    plane: ControlPlane
+    name: str
+    spool: Path
+
+    async def steward(self, *words: str | Path) -> Said:
+        return await steward(
+            "restore",
+            *words,
+            f"--kubeconfig={self.plane.kubeconfig}",
+            f"--spool-dir={self.spool}",
+            *self.plane.etcd.connection_flags(),
+            timeout=120,
+        )
+
+    async def restore(self, *words: str | Path) -> Said:
+        return await self.steward(*words, "--no-second-look")
+
+    async def uids(self) -> dict[str, str]:
+        """What is there, and as which incarnation."""
+        words = ("get", KINDS, f"--namespace={self.name}", "-o", "json")
+        items = json.loads(await self.plane.kubectl(*words))["items"]
+        return {f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["uid"] for one in items}
+
+    async def delete(self) -> None:
+        """`kubectl delete namespace`, which waits until it is gone."""
+        await self.plane.kubectl("delete", "namespace", self.name, timeout=90)
+
+
+@pytest.fixture
+async def shop(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Shop]:
+    """A namespace of this test's own, with a Deployment that has made its ReplicaSet."""
+    there = Shop(control_plane, f"shop-{secrets.token_hex(3)}", tmp_path / "spool")
+    text = "\n---\n".join(json.dumps(one) for one in manifests(there.name))
+    await control_plane.kubectl("apply", "-f", "-", stdin=text)
+
+    async def complete() -> bool:
+        found = await there.uids()
+        return any(one.startswith("ReplicaSet/") for one in found) and {
+            "ServiceAccount/default",
+            "ConfigMap/kube-root-ca.crt",
+        } <= set(found)
+
+    await wait_until(complete, "the controllers have made what they make")
+    yield there
+    await control_plane.kubectl(
+        "delete", "namespace", there.name, "--wait=false", "--ignore-not-found"
+    )
+
+
+async def test_a_deleted_namespace_comes_back_out_of_etcds_own_memory(shop: Shop) -> None:
+    before = await shop.uids()
+    await shop.delete()
+
+    planned = await shop.restore("namespace", shop.name, "--plan")
+    assert planned.code == 0, planned.err
+    assert "would be written. Plan sha256:" in planned.out
+    assert "hunter2" not in planned.out + planned.err
+    assert "deployments.apps" in planned.out
+
+    unasked = await shop.restore("namespace", shop.name)
+    assert unasked.code == 3
+    assert "there is no terminal to ask on" in unasked.err
+    digest = planned.out.rpartition("Plan ")[2].strip()
+    assert f"--approve {digest}" in unasked.err
+    other = await shop.restore("namespace", shop.name, f"--approve=sha256:{'0' * 64}")
+    assert (other.code, "which was approved" in other.err) == (3, True)
+
+    done = await shop.restore("namespace", shop.name, f"--approve={digest}", "-o", "json")
+    assert done.code == 0, done.err
+    told = done.json()
+    assert told["digest"] == digest
+    outcomes = {one["outcome"] for one in told["result"]["restored"]}
+    assert outcomes == {"written"}
+    assert told["result"]["readBack"] == len(told["result"]["restored"])
+    assert await shop.uids() == before
+
+    again = await shop.restore(
+        "namespace", shop.name, "--apply", f"--at={told['plan']['revision']}"
+    )
+    assert again.code == 2 or "nothing" in again.err.lower() or again.code == 0, again.err
+
+    undone = await shop.steward("undo", told["place"], "--apply")
+    assert undone.code == 0, undone.err
+    assert "deleted" in undone.out
+
+    async def gone() -> bool:
+        found = await shop.plane.kubectl("get", "namespace", "--ignore-not-found", shop.name)
+        return not found.strip()
+
+    await wait_until(gone, "the undo has taken all back")
+
+
+async def test_one_object_comes_back_and_what_is_there_stays(shop: Shop) -> None:
+    before = await shop.uids()
+    words = ("--namespace", shop.name)
+    await shop.plane.kubectl("delete", "secret", "db", *words)
+    done = await shop.restore("object", f"secret/{shop.name}/db", "--apply")
+    assert done.code == 0, done.err
+    assert "1 written" in done.out
+    assert f"restore undo file://{shop.spool}/restores/" in done.out
+    assert await shop.uids() == before
+
+    # It is there and differs: it stays, and what differs is shown.
+    patch = '{"data":{"colour":"red"}}'
+    await shop.plane.kubectl("patch", "configmap", "settings", *words, "-p", patch)
+    looked = await shop.restore(
+        "object", f"cm/{shop.name}/settings", "--ago=1s", "--plan", "--diff", "-o=table"
+    )
+    assert looked.code in {0, 1}, looked.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("namespace", "a", "--at=1", "--ago=1m"), "give one"),
+        (("namespace", "a", "--from=x.db", "--at=7"), "leave out --from"),
+        (("namespace", "a", "--plan", "--apply"), "--plan writes nothing"),
+        (("namespace", "a", "--to=b"), "--to takes --via api"),
+        (("namespace", "a", "b", "--via=api", "--to=c"), "say which: --to OLD=NEW"),
+        (("object", "secret"), "names no object"),
+        (("object", "secret/a/b", "cm/a/b"), "several resources or namespaces"),
+        (("undo", "s3://bucket/prod", "--apply"), "is no restore's folder"),
+    ],
+)
+async def test_what_cannot_be_meant_is_said(words: tuple[str, ...], said: str) -> None:
+    got = await steward("restore", *words)
+    assert (got.code, said in got.err) == (2, True), got.err
