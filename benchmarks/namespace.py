@@ -121,7 +121,7 @@ class Bench:
         return url
 
     def _until(self, failing: Callable[[], int]) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while failing():
             if time.monotonic() > deadline:
                 raise SystemExit("etcd does not boot")

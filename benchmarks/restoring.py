@@ -79,7 +79,7 @@ async def others(endpoint: str, into: list[tuple[float, float]]) -> AsyncIterato
     try:
         yield
     finally:
-        out, _ = await process.communicate()
+        out, _ = await process.communicate(b"")
         into += [(at, took) for at, took in json.loads(out)]
 
 

@@ -226,7 +226,9 @@ async def restore(
         if not request.apply:
             return made
         tell(made)
-        return ended(await session.apply(planned), session.place, before=False)
+        done = await session.apply(planned)
+        await session.prune()
+        return ended(done, session.place, before=False)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ above needs to know grpc, boto3 or kubernetes. Two roots decide what happens nex
     │   ├── InvalidInput       a flag, field or file says something that can't be meant
     │   │   └── InvalidSchedule  a schedule or time zone that can't be followed
     │   ├── NotFound           the key, Secret or object is not there
+    │   │   ├── NoSuchNamespace  what is looked into has no such namespace
     │   │   └── NoSuchStore    the bucket or directory itself is not there
     │   ├── AlreadyExists      a conditional write found the name taken by somebody else
     │   ├── Unauthorized       credentials are missing, wrong or lack a right
@@ -78,6 +79,13 @@ class NotFound(PermanentError):
     """The key, Secret or object is not there."""
 
     reason = "NotFound"
+
+
+class NoSuchNamespace(NotFound):
+    """What is looked into has no such namespace."""
+
+    names: tuple[str, ...] = ()
+    """Those that are missing."""
 
 
 class NoSuchStore(NotFound):

@@ -6,6 +6,7 @@ etcd holds, which for built-in types are the very protobuf that the API server t
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -66,6 +67,7 @@ class ApiServer:
         """On a client that whoever made it closes. `address` is a name for messages."""
         self._client = client
         self._quiet_until = 0.0
+        self._sent_away = asyncio.Lock()
         self.address: Final = address or client.address
 
     async def trouble(self, within: float = 5.0) -> StewardError | None:
@@ -226,21 +228,31 @@ class ApiServer:
 
     async def touch(
         self, resource: ApiResource, namespace: str | None, name: str, uid: str
-    ) -> Object:
-        """Have the API server write an object anew as it is, and return it.
+    ) -> None:
+        """Have the API server write an object anew as it is.
 
         It does so only where its encoding, its version or its encryption key is an old one; see
         `GuaranteedUpdate` in k8s.io/apiserver/pkg/storage/etcd3/store.go. A writer that is faster
         has done the same, so a conflict is no error. Raises `NotFound`, also if the object of that
         name has another uid.
+
+        In protobuf, where there is that: a ControllerRevision's data may not change by a space.
         """
-        found = await self.get(resource, namespace, name, managed_fields=True)
-        if found["metadata"]["uid"] != uid:
-            raise NotFound(f"{resource.label(namespace, name)} is another one by now")
-        try:
-            return await self.replace(resource, namespace, name, found)
-        except Conflict:
-            return found
+        path, what = resource.path(namespace, name), resource.label(namespace, name)
+        found = await self._ask("GET", path, accept=f"{PROTOBUF}, {JSON}", what=what)
+        if uid.encode() not in found.body:  # both encodings have it as it is
+            raise NotFound(f"{what} is another one by now")
+        proto = found.body.startswith(_PROTOBUF_MAGIC)
+        body = found.body if proto else object_of(found, managed_fields=True)
+        with contextlib.suppress(Conflict):
+            await self._ask(
+                "PUT",
+                path,
+                body=body,
+                content_type=_type_of(body),
+                accept=_METADATA,
+                what=what,
+            )
 
     async def patch(
         self,
@@ -250,6 +262,7 @@ class ApiServer:
         change: Object,
         *,
         subresource: str = "",
+        manager: str | None = None,
     ) -> Object:
         """Merge `change` into an object (RFC 7386) or its status, and return it.
 
@@ -258,6 +271,7 @@ class ApiServer:
         answer = await self._ask(
             "PATCH",
             resource.path(namespace, name, subresource),
+            query=_query(fieldManager=manager),
             body=change,
             content_type="application/merge-patch+json",
             what=resource.label(namespace, name),
@@ -332,20 +346,29 @@ class ApiServer:
         """An answer that is not 429, unless patience ends.
 
         One that is asked to wait holds the others back, too: they share a queue of the API server
-        (API priority and fairness), and asking on would only keep it full.
+        (API priority and fairness), and asking on would only keep it full. Those that were sent
+        away come again one by one.
         """
         patience = Deadline.after(PATIENCE)
-        while True:
-            await asyncio.sleep(self._quiet_until - time.monotonic())
-            answer = await self._client.request(method, path, timeout=TIMEOUT, **parts)
-            if answer.status != 429:
-                return answer
+        answer = await self._sent(method, path, **parts)
+        if answer.status != 429:
+            return answer
+        async with self._sent_away:
+            while answer.status == 429 and patience.left() >= max(1.0, answer.retry_after):
+                answer = await self._sent(method, path, **parts)
+        return answer
+
+    async def _sent(self, method: str, path: str, **parts: Unpack[_Parts]) -> Answer:
+        """Any answer, once nobody is asked to wait any more."""
+        await asyncio.sleep(self._quiet_until - time.monotonic())
+        answer = await self._client.request(method, path, timeout=TIMEOUT, **parts)
+        if answer.status == 429:
             wait = max(1.0, answer.retry_after)
-            if patience.left() < wait:
-                return answer
             self._quiet_until = max(self._quiet_until, time.monotonic() + wait)
+        return answer
 
 
+_PROTOBUF_MAGIC: Final = b"k8s\0"
 _NO_DRY_RUN: Final = "does not support dry run"
 """Of k8s.io/apiserver/pkg/admission/plugin/webhook/errors: NewDryRunUnsupportedErr."""
 

@@ -7,6 +7,9 @@ the peak of a snapshot of 0.7 GB from 235 to 185 MB.
 """
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3)."""
@@ -33,3 +36,18 @@ def trim() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Look for no reference cycles meanwhile: for work that makes much, and keeps it to its end.
+
+    The search through thousands of manifests took a fifth of the time that reading them takes.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -87,6 +87,29 @@ class TestRead:
         with pytest.raises(IntegrityError, match="larger than 4 bytes"):
             await store.read("k", limit=4)
 
+    async def test_many_come_in_the_order_that_was_asked_for(self, store: Store) -> None:
+        for key in ("a", "b/ä +%", "c"):
+            await store.put_new(key, key.encode())
+        await store.put_new("long", b"123456789")
+        keys = ["c", "none", "b/ä +%", "long", "long", "a", "c"]
+        found = await store.read_many(keys, limit=8)
+        assert [one for one in found if isinstance(one, bytes)] == [
+            b"c",
+            "b/ä +%".encode(),
+            b"a",
+            b"c",
+        ]
+        assert [type(one) for one in found] == [
+            bytes,
+            NotFound,
+            bytes,
+            IntegrityError,
+            IntegrityError,
+            bytes,
+            bytes,
+        ]
+        assert await store.read_many([], limit=8) == []
+
 
 class TestOpen:
     @pytest.mark.parametrize(

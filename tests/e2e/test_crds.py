@@ -72,6 +72,32 @@ async def test_the_longest_name_is_taken_with_defaults(user: User) -> None:
     }
 
 
+async def test_of_a_restore_only_the_approval_can_be_changed(user: User) -> None:
+    def one(**spec: Any) -> Object:  # noqa: ANN401
+        wanted = {"source": {"backupName": "a"}, "include": {"namespaces": ["shop"]}, **spec}
+        return {
+            "apiVersion": "etcdsteward.io/v1alpha1",
+            "kind": "EtcdRestore",
+            "metadata": {"name": "one", "namespace": user.namespace},
+            "spec": wanted,
+        }
+
+    await user.apply(one())
+    await user.apply(one(approvedPlanDigest=f"sha256:{'9f' * 32}"))
+    words = "nothing but approvedPlanDigest can be changed"
+    for change in (
+        {"exclude": {"resources": ["secrets"]}},
+        {"mode": "Apply"},
+        {"source": {"backupName": "b"}},
+        {"store": STORE},
+        {"via": "API", "namespaceMapping": {"shop": "other"}},
+    ):
+        assert words in await user.refused(one(**change)), change
+    made = await user.get("erestore", "one")
+    assert made["spec"]["keepFor"] == "30d"
+    assert made["spec"]["existingObjects"] == "Skip"
+
+
 async def test_an_order_can_be_changed_but_a_run_cannot(user: User) -> None:
     await user.apply(backup("order", {"store": STORE}, user.namespace))
     await user.apply(backup("order", {"store": STORE, "attempts": 5}, user.namespace))

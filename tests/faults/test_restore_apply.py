@@ -176,9 +176,10 @@ async def test_an_etcd_that_stays_away_ends_the_apply(key_prefix: str, tmp_path:
         await etcd.members[0].start()
         again = await reopen(place)
         assert again is not None
-        report = await applied(again, client, place, settings(prefix))
-        assert sum(report.counts.values()) == COUNT
-        assert {times for _, times in (await lived(client, prefix)).values()} == {1}
+        async with EtcdClient.connect(connection(etcd)) as newer:
+            report = await applied(again, newer, place, settings(prefix))
+            assert report.counts == {"written": COUNT}
+            assert {times for _, times in (await lived(newer, prefix)).values()} == {1}
 
 
 def _locks() -> tuple[bytes, bytes]:

@@ -135,10 +135,14 @@ async def test_a_deleted_namespace_comes_back_out_of_etcds_own_memory(shop: Shop
     assert told["result"]["readBack"] == len(told["result"]["restored"])
     assert await shop.uids() == before
 
-    again = await shop.restore(
-        "namespace", shop.name, "--apply", f"--at={told['plan']['revision']}"
-    )
-    assert again.code == 2 or "nothing" in again.err.lower() or again.code == 0, again.err
+    then = told["plan"]["source"]["revision"]
+    again = await shop.restore("namespace", shop.name, "--apply", f"--at={then}", "-o", "json")
+    assert (again.code, "result" in again.json()) == (0, False), again.err
+    verdicts = {one["verdict"] for one in again.json()["plan"]["items"]}
+    assert verdicts <= {"identical", "differs", "excluded"}
+    nothing = await shop.restore("namespace", shop.name, "--apply")
+    said = nothing.out + nothing.err  # what controllers have deleted since, they have made anew
+    assert "0 keys would be written" in said or "nothing of what is asked for was deleted" in said
 
     undone = await shop.steward("undo", told["place"], "--apply")
     assert undone.code == 0, undone.err
@@ -157,17 +161,29 @@ async def test_one_object_comes_back_and_what_is_there_stays(shop: Shop) -> None
     await shop.plane.kubectl("delete", "secret", "db", *words)
     done = await shop.restore("object", f"secret/{shop.name}/db", "--apply")
     assert done.code == 0, done.err
-    assert "1 written" in done.out
+    assert "1 object back, same uids, in " in done.out
     assert f"restore undo file://{shop.spool}/restores/" in done.out
     assert await shop.uids() == before
 
-    # It is there and differs: it stays, and what differs is shown.
+    # It is there and differs: it stays, unless it is to be overwritten; what differs is shown.
+    found = json.loads(await shop.plane.kubectl("get", "cm", "settings", *words, "-o", "json"))
+    at = f"--at={found['metadata']['resourceVersion']}"
     patch = '{"data":{"colour":"red"}}'
     await shop.plane.kubectl("patch", "configmap", "settings", *words, "-p", patch)
-    looked = await shop.restore(
-        "object", f"cm/{shop.name}/settings", "--ago=1s", "--plan", "--diff", "-o=table"
-    )
-    assert looked.code in {0, 1}, looked.err
+    target = f"cm/{shop.name}/settings"
+    looked = await shop.restore("object", target, at, "--apply", "--diff")
+    assert looked.code == 0, looked.err
+    assert 'data.colour: "red" -> "green"' in looked.out
+    assert "0 keys would be written" in looked.out
+    refused = await shop.restore("object", target, at, "--apply", "--existing=fail")
+    assert "existingObjects: Fail" in refused.err
+    done = await shop.restore("object", target, at, "--apply", "--existing=overwrite", "-o=json")
+    assert done.code == 0, done.err
+    colour = ("get", "cm", "settings", *words, "-o", "jsonpath={.data.colour}")
+    assert await shop.plane.kubectl(*colour) == "green"
+    undone = await shop.steward("undo", done.json()["place"], "--apply")
+    assert (undone.code, undone.out) == (0, "1 put-back\n"), undone.err
+    assert await shop.plane.kubectl(*colour) == "red"
 
 
 @pytest.mark.parametrize(
@@ -186,3 +202,29 @@ async def test_one_object_comes_back_and_what_is_there_stays(shop: Shop) -> None
 async def test_what_cannot_be_meant_is_said(words: tuple[str, ...], said: str) -> None:
     got = await steward("restore", *words)
     assert (got.code, said in got.err) == (2, True), got.err
+
+
+async def test_another_namespace_through_the_api_and_back(shop: Shop) -> None:
+    before = await shop.uids()
+    words = ("get", "secret", "db", f"--namespace={shop.name}", "-o", "json")
+    found = json.loads(await shop.plane.kubectl(*words))
+    at = f"--at={found['metadata']['resourceVersion']}"
+    there = f"{shop.name}-b"
+    done = await shop.restore(
+        "namespace", shop.name, at, "--via=api", f"--to={there}", "--apply", "-o=json"
+    )
+    assert done.code == 0, done.err
+    copy = ("get", "secret", "db", f"--namespace={there}", "-o", "json")
+    copied = json.loads(await shop.plane.kubectl(*copy))
+    assert copied["data"] == found["data"]
+    assert copied["metadata"]["uid"] != found["metadata"]["uid"]
+    assert await shop.uids() == before
+
+    undone = await shop.steward("undo", done.json()["place"], "--apply")
+    assert undone.code == 0, undone.err
+
+    async def gone() -> bool:
+        return not await shop.plane.kubectl("get", "namespace", there, "--ignore-not-found")
+
+    await wait_until(gone, "the undo has taken all back")
+    assert await shop.uids() == before

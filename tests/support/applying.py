@@ -164,6 +164,8 @@ class _Silent(Heard):
 class _Mortal(Tracker):
     """Dies by SIGKILL when a step begins, or so many bytes are written."""
 
+    die: Mapping[str, Any]
+
     def __init__(self, die: Mapping[str, Any]) -> None:
         self.__dict__["die"] = die
         super().__init__(_Silent())
@@ -171,7 +173,7 @@ class _Mortal(Tracker):
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         wanted = self.die.get(name)
-        if wanted is not None and (value == wanted if name == "step" else value >= wanted):  # type: ignore[operator]
+        if wanted is not None and (value == wanted if name == "step" else value >= wanted):
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import ReadOnlyCredentials
+from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+from botocore.credentials import ReadOnlyCredentials  # type: ignore[import-untyped]
 
 from etcd_steward.models.ports import ObjectInfo
 from etcd_steward.store.s3_list import Page, query, read_page

@@ -51,10 +51,13 @@ def emit(data: object, output: str) -> None:
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns as kubectl does: never cut, never wrapped."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for number, row in enumerate((header, *rows)):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        line = "   ".join(cells).rstrip()
-        click.secho(line, bold=number == 0)
+
+    def line(row: Sequence[str]) -> str:
+        return "   ".join(map(str.ljust, row, widths)).rstrip()
+
+    click.secho(line(header), bold=True)
+    if rows:
+        click.echo("\n".join(map(line, rows)))  # at once: each call flushes
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:

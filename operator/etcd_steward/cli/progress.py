@@ -32,6 +32,16 @@ _WORDS = {
     "Recording": "Recording",
     "Indexing": "Indexing",
     "Hashing": "Hashing",
+    "Planning": "Planning",
+    "Reading": "Reading the source",
+    "Comparing": "Comparing with what is there",
+    "Claiming": "Claiming",
+    "Saving": "Saving the way back",
+    "Writing": "Writing",
+    "Updating": "Writing anew by the API",
+    "Watching": "Waiting to look again",
+    "Deleting": "Deleting",
+    "PuttingBack": "Putting back",
 }
 
 
@@ -138,7 +148,7 @@ def reporting(*, progress: bool) -> Iterator[_Quiet]:
 
 def _amount(progress: Progress) -> tuple[int, int | None, str]:
     """What to show of a step: how much of how much, and the same in words."""
-    if progress.step in ("Streaming", "Exporting", "Fetching") or (
+    if progress.step in ("Streaming", "Exporting", "Fetching", "Writing") or (
         progress.step == "ReadingBack" and progress.stored_bytes == 0
     ):
         return _part(progress.raw_bytes, progress.total_bytes)

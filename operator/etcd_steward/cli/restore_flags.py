@@ -27,6 +27,8 @@ from etcd_steward.models.registry import Filter
 from etcd_steward.models.restore import RestoreOptions
 from etcd_steward.models.restore_run import From, FromBackup, FromFile, FromHistory, RestoreRequest
 
+_SECOND_LOOK = 200.0
+"""Seconds: the API server's repair loops come every three minutes."""
 _FROM = "From where"
 _WHICH = "Which"
 _HOW = "How"
@@ -78,6 +80,7 @@ class Restoring:
             approved=None,
             time_to_live=timedelta(hours=1),
             unthrottled=given["unthrottled"],
+            second_look=_SECOND_LOOK if given["second_look"] else None,
             timeout=given["timeout"],
         )
 

@@ -157,9 +157,9 @@ async def _planned(session: "Session", restoring: Restoring, relay: Relay, outpu
         return show.code_of(plan)
     _agree(plan, apply=given["apply"], approved=given["approve"])
     with relay.shown(progress=given["progress"]):
-        report = await session.apply(planned, second_look=given["second_look"])
+        report = await session.apply(planned)
     if output == "table":
-        show.print_report(report, session.place.url)
+        show.print_report(plan, report, session.place.url)
     else:
         show.emit_outcome(plan, report, session.place.url, output)
     return show.code_of(plan, report)

@@ -112,16 +112,16 @@ async def print_differences(planned: "Planned") -> None:
             click.echo(f"    {note}")
 
 
-def print_report(report: "RestoreReport", place: str) -> None:
+def print_report(plan: "Plan", report: "RestoreReport", place: str) -> None:
     """Print how an apply went."""
+    uids = "same" if plan.options.via == "Registry" else "new"
     took = (report.finished_at - report.started_at).total_seconds()
-    written = [one for one in report.restored if one.outcome == "written"]
-    same = sum(one.uid is not None for one in written)
-    told = [f"{count} {outcome}" for outcome, count in report.counts.items()]
-    click.echo(f"\n{', '.join(told) or 'nothing to write'}, in {took:.1f} s")
+    counts = report.counts
+    told = [f"{amount(counts.get('written', 0), 'object')} back, {uids} uids, in {took:.1f} s"]
+    told += [f"{count} {outcome}" for outcome, count in counts.items() if outcome != "written"]
+    click.echo(f"\n{'; '.join(told)}")
     print_fields(
         [
-            ("Objects back", f"{len(written):,}" if same else ""),
             ("Read back", f"{report.read_back:,} through the API server"),
             ("Second look", report.second_look or ""),
             ("Undo", f"etcd-steward restore undo {place}"),

@@ -17,6 +17,7 @@ from etcd_steward.cli.snapshot_find import SOMETHING_TO_LOOK_AT, filters, find_b
 from etcd_steward.cli.snapshot_output import HEADER, row, view
 from etcd_steward.cli.store_flags import StoreFlags, store_options
 from etcd_steward.cli.values import human_age
+from etcd_steward.memory import uncollected
 from etcd_steward.models.ports import Store
 from etcd_steward.units import size
 
@@ -57,7 +58,8 @@ def list_snapshots(store: StoreFlags, cluster: str | None, backup: str | None, o
         found, unreadable = await find_backups(opened, cluster, backup)
         return opened.url, found, not unreadable, [] if found else await _elsewhere(opened)
 
-    url, found, sound, elsewhere = run(with_store(store, None, collect))
+    with uncollected():
+        url, found, sound, elsewhere = run(with_store(store, None, collect))
     if output != "table":
         emit([view(url, one) for one in found], output)
     elif found:

@@ -42,6 +42,10 @@ DELETE FROM object WHERE rowid IN (
 """
 
 
+def _today() -> int:
+    return int(time.time() // _DAY)
+
+
 class ManifestCache:
     """What one store's listing remembers, from `load` to `save`."""
 
@@ -51,11 +55,14 @@ class ManifestCache:
         self._limit = limit
         self._known: dict[str, tuple[str, bytes]] = {}
         self._new: dict[str, tuple[str, bytes]] = {}
+        self._old: set[str] = set()
+        """Those known that nobody has asked for today."""
         self._used: set[str] = set()
+        """Those of them that were asked for now."""
 
     async def load(self, prefix: str) -> None:
         """Read what is remembered of the keys under `prefix`."""
-        self._known = await asyncio.to_thread(self._load, prefix)
+        await asyncio.to_thread(self._load, prefix)
 
     async def save(self) -> None:
         """Remember what was fetched meanwhile."""
@@ -66,7 +73,8 @@ class ManifestCache:
         etag, body = self._known.get(info.key, ("", b""))
         if etag != info.etag or len(body) != info.size:
             return None
-        self._used.add(info.key)
+        if info.key in self._old:
+            self._used.add(info.key)
         return body
 
     def put(self, info: ObjectInfo, body: bytes) -> None:
@@ -78,24 +86,27 @@ class ManifestCache:
         if len(body) == info.size <= _LARGEST:
             self._new[info.key] = info.etag, body
 
-    def _load(self, prefix: str) -> dict[str, tuple[str, bytes]]:
+    def _load(self, prefix: str) -> None:
+        today = _today()
         try:
             with closing(self._open()) as database:
                 rows = database.execute(
-                    "SELECT key, etag, digest, body FROM object WHERE store = ?"
+                    "SELECT key, etag, digest, body, day FROM object WHERE store = ?"
                     " AND key >= ? AND key < ?",
                     (self._store, prefix, f"{prefix}\U0010ffff"),
                 )
-                return {
-                    key: (etag, body)
-                    for key, etag, digest, body in rows
-                    if digest == self._digest(key, etag, body)
-                }
+                for key, etag, digest, body, day in rows:
+                    if digest == self._digest(key, etag, body):
+                        self._known[key] = etag, body
+                        if day < today:
+                            self._old.add(key)
         except (sqlite3.Error, OSError, TypeError, AttributeError):  # damaged, or somebody else's
-            return {}
+            self._known = {}
 
     def _save(self) -> None:
-        day = int(time.time() // _DAY)
+        if not self._new and not self._used:
+            return
+        day = _today()
         try:
             with closing(self._open()) as database, database:
                 database.executemany(

@@ -1,5 +1,6 @@
 """Manifests and proofs: writing them last, and finding them again."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +27,7 @@ _AT_ONCE = 16
 """Lots of backups read in parallel, enough to hide the latency of a store."""
 _LOT = 16
 """Backups in a lot: one or two small requests each, one after the other."""
-_LISTINGS = 4
+_LISTINGS = 8
 """Listings at a time."""
 
 
@@ -85,38 +86,42 @@ async def find_manifest(store: Store, folder: Folder) -> Manifest | None:
         raise
     except NotFound:
         return None
-    return _parse(text, f"{store.url}/{folder.manifest}", folder)
+    return _parse(text, store, folder)
 
 
-def _parse(text: bytes, url: str, folder: Folder) -> Manifest:
+def _parse(text: bytes, store: Store, folder: Folder) -> Manifest:
     try:
         # Fields that only a later version knows are passed over; it raises formatVersion where
         # they change what the others mean.
         manifest = Manifest.model_validate_json(text, extra="ignore")
     except ValidationError as error:
-        if any(detail["loc"] == ("formatVersion",) for detail in error.errors()):
-            raise Unsupported(
-                f"{url} was written by a later version of etcd-steward",
-                hint="use that version, or a later one, to read it",
-            ) from error
-        raise IntegrityError(
-            f"{url} is not a manifest of etcd-steward ({error.error_count()} fields are wrong)",
-            hint="somebody else wrote or changed it; the backup is not trusted as it is",
-        ) from error
+        raise _not_read(error, f"{store.url}/{folder.manifest}") from error
     claimed = manifest.cluster, manifest.backup.namespace, manifest.backup.name
     if claimed != (folder.cluster, folder.namespace, folder.name):
         raise Refused(
-            f"{url} says that it is of backup {claimed[1]}.{claimed[2]} of cluster {claimed[0]}, "
-            "but its folder belongs to another",
+            f"{store.url}/{folder.manifest} says that it is of backup {claimed[1]}.{claimed[2]} of "
+            f"cluster {claimed[0]}, but its folder belongs to another",
             hint="somebody copied or changed it; nothing of this backup is deleted or used until "
             "that manifest is moved away",
         )
     if manifest.folder != str(folder):
         raise IntegrityError(
-            f"{url} is the manifest of another folder, {manifest.folder}",
+            f"{store.url}/{folder.manifest} is the manifest of another folder, {manifest.folder}",
             hint="folders can't be renamed or copied within a store",
         )
     return manifest
+
+
+def _not_read(error: ValidationError, url: str) -> Unsupported | IntegrityError:
+    if any(detail["loc"] == ("formatVersion",) for detail in error.errors()):
+        return Unsupported(
+            f"{url} was written by a later version of etcd-steward",
+            hint="use that version, or a later one, to read it",
+        )
+    return IntegrityError(
+        f"{url} is not a manifest of etcd-steward ({error.error_count()} fields are wrong)",
+        hint="somebody else wrote or changed it; the backup is not trusted as it is",
+    )
 
 
 async def get_backup(store: Store, folder: Folder) -> Backup:
@@ -170,18 +175,19 @@ class _Reader:
 
     async def read(self, infos: Sequence[ObjectInfo]) -> list[Outcome]:
         """All of them, or why one can't be had."""
-        known = [None if self.cache is None else self.cache.get(info) for info in infos]
-        missing = [info for info, text in zip(infos, known, strict=True) if text is None]
-        if not missing:
-            return known
-        keys = [info.key for info in missing]
-        fetched = await self.store.read_many(keys, limit=MANIFEST_LIMIT)
+        found: dict[str, Outcome] = {}
         if self.cache is not None:
+            remembered = ((info.key, self.cache.get(info)) for info in infos)
+            found = {key: text for key, text in remembered if text is not None}
+        missing = [info for info in infos if info.key not in found]
+        if missing:
+            keys = [info.key for info in missing]
+            fetched = await self.store.read_many(keys, limit=MANIFEST_LIMIT)
             for info, text in zip(missing, fetched, strict=True):
-                if isinstance(text, bytes):
+                found[info.key] = text
+                if self.cache is not None and isinstance(text, bytes):
                     self.cache.put(info, text)
-        rest = iter(fetched)
-        return [next(rest) if text is None else text for text in known]
+        return [found[info.key] for info in infos]
 
 
 async def _proofs(
@@ -238,33 +244,46 @@ def folder_of(text: str) -> Folder | None:
     return folder if str(folder) == text else None
 
 
+def _any(_: Folder) -> bool:
+    return True
+
+
 async def contents(
-    store: Store, prefix: str = "", wanted: Callable[[Folder], bool] = lambda _: True
+    store: Store, prefix: str = "", wanted: Callable[[Folder], bool] = _any
 ) -> list[Contents]:
     """All folders of runs under `prefix`, oldest tick first. What others put there is passed by.
 
     Several backups' folders are listed at a time: a server lists one by one, and slowly.
     """
-    found: dict[str, Contents | None] = {}
+    found: dict[str, Contents] = {}
     left = iter(await _folders_of_backups(store, prefix))
 
     async def work() -> None:
         for backup in left:
-            async for info in store.list(backup):
-                text = info.key.rpartition("/")[0].removesuffix("/proofs")
-                if text not in found:
-                    folder = folder_of(text)
-                    ours = folder is not None and wanted(folder)
-                    found[text] = Contents(folder) if folder is not None and ours else None
-                one = found[text]
-                if one is not None:
-                    one.add(info.key[len(text) + 1 :], info)
+            found.update(await _listed(store, backup, wanted))
 
     async with together() as group:
         for _ in range(_LISTINGS):
             group.create_task(work())
-    runs = (one for one in found.values() if one is not None)
-    return sorted(runs, key=lambda one: (one.folder.tick, str(one.folder)))
+    runs = sorted((one.folder.tick, text) for text, one in found.items())
+    return [found[text] for _, text in runs]
+
+
+async def _listed(
+    store: Store, prefix: str, wanted: Callable[[Folder], bool]
+) -> dict[str, Contents]:
+    """The folders of runs under `prefix`, by what `str` makes of them."""
+    found: dict[str, Contents | None] = {}
+    async for info in store.list(prefix):
+        text = info.key.rpartition("/")[0].removesuffix("/proofs")
+        if text not in found:
+            folder = folder_of(text)
+            ours = folder is not None and wanted(folder)
+            found[text] = Contents(folder) if folder is not None and ours else None
+        one = found[text]
+        if one is not None:
+            one.add(info.key[len(text) + 1 :], info)
+    return {text: one for text, one in found.items() if one is not None}
 
 
 async def _folders_of_backups(store: Store, prefix: str) -> list[str]:
@@ -316,7 +335,7 @@ def _judged(reader: _Reader, one: Contents, text: Outcome) -> Manifest | Unreada
     try:
         if not isinstance(text, bytes):
             raise text
-        return _parse(text, f"{reader.store.url}/{one.folder.manifest}", one.folder)
+        return _parse(text, reader.store, one.folder)
     except NotFound:
         return None
     except (IntegrityError, Unsupported, Refused) as error:
@@ -326,10 +345,27 @@ def _judged(reader: _Reader, one: Contents, text: Outcome) -> Manifest | Unreada
 async def backups(
     store: Store, cache: ManifestCache | None = None
 ) -> AsyncIterator[Backup | Unreadable]:
-    """All backups of a store, oldest tick first."""
-    if cache is not None:
-        await cache.load("")
-    for one in await read_backups(store, await contents(store), cache):
-        yield one
+    """All backups of a store, oldest tick first.
+
+    What is listed already is read while the rest is still being listed.
+    """
+    left = iter(await _folders_of_backups(store, ""))
+    found: dict[tuple[datetime, str], Backup | Unreadable] = {}
+    async with together() as group:
+        loaded = None if cache is None else group.create_task(cache.load(""))
+
+        async def work() -> None:
+            for backup in left:
+                listed = await _listed(store, backup, _any)
+                if loaded is not None:
+                    await asyncio.wait([loaded])
+                for one in await read_backups(store, listed.values(), cache):
+                    text = one.manifest.folder if isinstance(one, Backup) else str(one.folder)
+                    found[listed[text].folder.tick, text] = one
+
+        for _ in range(_LISTINGS):
+            group.create_task(work())
+    for key in sorted(found):
+        yield found[key]
     if cache is not None:
         await cache.save()

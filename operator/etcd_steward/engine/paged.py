@@ -84,10 +84,17 @@ class Paged:
 
     def rows(self) -> Rows:
         """The index of all that was taken in; nothing can be taken in afterwards."""
-        key_size, value_size, *numbers = map(_joined, self._columns)
-        key_at, value_at = ends_of(key_size), starts_of(value_size)
-        keys = np.frombuffer(self._keys, dtype=np.uint8)
-        return Rows(keys, key_at, *numbers, value_at, value_size)
+        key_size, value_size, create, mod, version, lease = map(_joined, self._columns)
+        return Rows(
+            keys=np.frombuffer(self._keys, dtype=np.uint8),
+            key_at=ends_of(key_size),
+            create_revision=create,
+            mod_revision=mod,
+            version=version,
+            lease=lease,
+            value_at=starts_of(value_size),
+            value_size=value_size,
+        )
 
 
 def _joined(parts: list[Offsets]) -> Offsets:

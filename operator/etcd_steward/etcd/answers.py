@@ -1,7 +1,7 @@
 """Answers to Range as they came over the wire: their keys told apart, and nothing made of them.
 
-protobuf's objects for a million keys take longer to make than etcd takes to send them. Whoever
-reads so many takes the bytes of an answer, and reads all its `KeyValue`s at once.
+protobuf's objects for a million keys take seconds to make. Whoever reads so many takes the bytes of
+an answer, and reads all its `KeyValue`s at once.
 """
 
 from collections.abc import Sequence

@@ -52,6 +52,8 @@ class Timing:
     """Between two such looks: each is a process, and there may be hundreds of EtcdBackups."""
     look_within: float = 300.0
     """To look through one store."""
+    second_look: float = 200.0
+    """After a restore, until what became of it is looked at: longer than the repair loops take."""
     check_every: float = 15.0
     """How often the watches are compared with the API server."""
     not_ready_after: float = 45.0

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from etcd_steward.engine.retention import before
-from etcd_steward.errors import InvalidInput, NotFound, on_side
+from etcd_steward.errors import InvalidInput, NotFound, Refused, on_side
 from etcd_steward.handlers import words
 from etcd_steward.handlers.asked import Asked
 from etcd_steward.handlers.context import Context
@@ -34,6 +34,12 @@ async def restore_request(context: Context, asked: Asked, *, applying: bool) -> 
     """
     spec = _readable(asked)
     namespace, config = asked.key.namespace, context.config
+    if applying and context.clock() - asked.created > _span(spec.keep_for):
+        raise Refused(
+            f"EtcdRestore {asked.key} is older than {spec.keep_for}, and what tells whether it was "
+            "applied is not kept for longer",
+            hint="it may have come back with a restored cluster; create another one if it is meant",
+        )
     if spec.via == "API" or spec.source.undo_of is not None:
         allow(namespace, config, "the operator's rights in the API server", "create it elsewhere")
     with on_side("etcd"):
@@ -57,6 +63,7 @@ async def restore_request(context: Context, asked: Asked, *, applying: bool) -> 
         time_to_live=_span(spec.plan_time_to_live),
         keep_for=_span(spec.keep_for),
         unthrottled=spec.unthrottled,
+        second_look=context.timing.second_look,
         timeout=float(spec.active_deadline_seconds),
     )
 
@@ -163,7 +170,8 @@ class _Sources:
     async def _undo(self, name: str) -> FromUndo:
         found = await self._get(RESTORES, "EtcdRestore", name)
         status = read_status(EtcdRestoreStatus, found).status
-        if status.plan is None:
+        told = status.result or status.plan
+        if told is None:
             raise NotFound(
                 f"EtcdRestore {self._namespace}/{name} has no plan, and so has written nothing",
                 hint="there is nothing to undo",
@@ -171,7 +179,7 @@ class _Sources:
         spec = EtcdRestoreSpec.model_validate(found["spec"])
         source = await self.find(spec, words.moment(found["metadata"]["creationTimestamp"]))
         store = await _own_store(self._context, self._namespace, spec, source)
-        return FromUndo(folder=_tail(status.plan.url.rpartition("/")[0], 3), store=store)
+        return FromUndo(folder=_tail(told.url.rpartition("/")[0], 3), store=store)
 
 
 def _store_in(backup: Object) -> StoreSpec:

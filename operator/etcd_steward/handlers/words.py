@@ -5,6 +5,11 @@ from datetime import UTC, datetime
 from etcd_steward.models.run import Progress
 from etcd_steward.units import size
 
+_STEPS = {
+    "WaitingForRoom": "Waiting for room in the spool",
+    "Watching": "Written; waiting to look again",
+}
+
 
 def duration(seconds: float) -> str:
     """Seconds as `0.8s`, `12s`, `3m5s` or `2h4m`, like the AGE column."""
@@ -31,12 +36,10 @@ def moment(text: str) -> datetime:
 
 def progress(run: Progress) -> str:
     """How far a run is."""
-    if run.step == "Streaming" and run.total_bytes:
-        return f"Streaming {size(run.raw_bytes)} of {size(run.total_bytes)}"
+    if run.step in {"Streaming", "Writing"} and run.total_bytes:
+        return f"{run.step} {size(run.raw_bytes)} of {size(run.total_bytes)}"
     if run.step == "Exporting":
         return f"Exporting, {size(run.raw_bytes)} read"
     if run.step == "Uploading":
         return f"Uploading, {size(run.stored_bytes)} stored"
-    if run.step == "WaitingForRoom":
-        return "Waiting for room in the spool"
-    return run.step
+    return _STEPS.get(run.step, run.step)

@@ -85,6 +85,9 @@ class RestoreRequest(Model):
     keep_for: timedelta = timedelta(days=30)
     """How long this restore's files are kept."""
     unthrottled: bool = False
+    second_look: float | None = 200.0
+    """Seconds after the last write until it is looked at again: the API server's repair loops come
+    every three minutes. None: it is not."""
     timeout: float = 3600.0
     """Seconds for all but the second look."""
 

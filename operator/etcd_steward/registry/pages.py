@@ -45,7 +45,7 @@ def check_pages(chunk: memoryview, *, rows: int, encoding: str, uncompressed: in
     dictionary = encoding == "RLE_DICTIONARY"
     while at < len(chunk):
         begin = at
-        header, at = _struct(chunk, at, 1)
+        header, at = read_struct(chunk, at)
         if dictionary:
             _check(header, _DICTIONARY, _DICTIONARY_HEADER)
             _expect(header[_DICTIONARY_HEADER], {_ENCODING: PLAIN})
@@ -54,7 +54,7 @@ def check_pages(chunk: memoryview, *, rows: int, encoding: str, uncompressed: in
             _check(header, _DATA, _DATA_HEADER)
             wanted = {_ENCODING: ENCODINGS[encoding], _DEFINITIONS: RLE, _REPETITIONS: RLE}
             _expect(header[_DATA_HEADER], wanted)
-            values += header[_DATA_HEADER].get(_VALUES, 0)
+            values += header[_DATA_HEADER][_VALUES]
         size += at - begin + header[_UNCOMPRESSED]
         at += header[_COMPRESSED]
     if (at, values, size) != (len(chunk), rows, uncompressed):
@@ -62,17 +62,22 @@ def check_pages(chunk: memoryview, *, rows: int, encoding: str, uncompressed: in
 
 
 def _check(header: Struct, kind: int, own: int) -> None:
-    if header.keys() != _SAID | {own} or header[_TYPE] != kind or header[_COMPRESSED] < 0:
+    numbers = all(type(header.get(number)) is int for number in _SAID)
+    if not numbers or header.keys() != _SAID | {own} or not isinstance(header[own], dict):
         raise Malformed("a page's header is not one of such a page")
+    if header[_TYPE] != kind or header[_COMPRESSED] < 0:
+        raise Malformed("a page is not of the kind that comes here")
 
 
 def _expect(header: Struct, wanted: Mapping[int, int]) -> None:
     if any(header.get(number) != value for number, value in wanted.items()):
         raise Malformed("a page is encoded otherwise than its column")
+    if type(header.get(_VALUES)) is not int:
+        raise Malformed("a page does not tell how many values it has")
 
 
-def _struct(data: memoryview, at: int, depth: int) -> tuple[Struct, int]:
-    """A Thrift struct and where it ends."""
+def read_struct(data: memoryview, at: int, depth: int = 1) -> tuple[Struct, int]:
+    """A struct of Thrift's, by the numbers of its fields, and where it ends. Raises `Malformed`."""
     found: Struct = {}
     number = 0
     try:
@@ -91,7 +96,7 @@ def _struct(data: memoryview, at: int, depth: int) -> tuple[Struct, int]:
                 value, at = _varint(data, at)
                 found[number], at = bytes(data[at : at + value]), at + value
             elif kind == _STRUCT and depth < _DEEPEST:
-                found[number], at = _struct(data, at, depth + 1)
+                found[number], at = read_struct(data, at, depth + 1)
             else:
                 raise Malformed("a page's header can't be read")
     except IndexError as error:

@@ -48,13 +48,14 @@ from etcd_steward.registry.wire import Malformed
 if TYPE_CHECKING:
     from etcd_steward.registry.selection import Chosen
 
-_ENCODINGS: Final = {
+ENCODINGS: Final = {
     "key": "DELTA_BYTE_ARRAY",
     "value": "DELTA_LENGTH_BYTE_ARRAY",
     "name": "DELTA_BYTE_ARRAY",
     "uid": "DELTA_LENGTH_BYTE_ARRAY",
     **dict.fromkeys(NUMBERS, "DELTA_BINARY_PACKED"),
 }
+"""Of the columns that are no few words."""
 _NEVER_NULL: Final = ("key", "value", *NUMBERS)
 _REVISION: Final = "etcdsteward.io/revision"
 _PREFIX: Final = "etcdsteward.io/registry-prefix"
@@ -105,7 +106,7 @@ def write(
         compression="zstd",
         compression_level=1,
         use_dictionary=list(FEW),
-        column_encoding=_ENCODINGS,
+        column_encoding=ENCODINGS,
         write_statistics=["namespace", "key"],
         write_page_checksum=True,
         store_schema=False,
@@ -335,9 +336,12 @@ class RegistryFile:
             yield begin, end
 
     def _tables(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.Table]:
-        """These columns of these row groups, one after the other."""
+        """These columns of these row groups, one after the other; the next is decoded meanwhile."""
         chunks = [sorted(self._chunks(group, columns)) for group in groups]
-        with Fetching(self._file, chunks) as source:
+        with (
+            Fetching(self._file, chunks) as source,
+            ThreadPoolExecutor(1, thread_name_prefix="parquet") as thread,
+        ):
             with self._explained():
                 parquet = pq.ParquetFile(
                     source,
@@ -346,18 +350,27 @@ class RegistryFile:
                     pre_buffer=False,
                     page_checksum_verification=True,
                 )
-            for group in groups:
+
+            def table(group: int) -> pa.Table:
                 source.next()
                 if self._ours:
                     self._check_pages(source, group, columns)
-                yield self._table(parquet, group, columns)
+                return self._table(parquet, group, columns)
+
+            coming: Future[pa.Table] | None = None
+            for group in groups:
+                ready, coming = coming, thread.submit(table, group)
+                if ready is not None:
+                    yield ready.result()
+            if coming is not None:
+                yield coming.result()
 
     def _check_pages(self, source: Fetching, group: int, columns: Sequence[str]) -> None:
         """Check what no page's checksum covers."""
         about = self._about.row_group(group)
         for name, (begin, end) in zip(columns, self._chunks(group, columns), strict=True):
             column = about.column(SCHEMA.get_field_index(name))
-            encoding = "RLE_DICTIONARY" if name in FEW else _ENCODINGS[name]
+            encoding = "RLE_DICTIONARY" if name in FEW else ENCODINGS[name]
             try:
                 check_pages(
                     source.peek(begin, end),

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from etcd_steward.registry.lanes import KEEP, Offsets, Words, load64, starts_of, within
 
@@ -18,6 +19,8 @@ _PART: Final = 1 << 15
 """Strings that are looked at together."""
 _WIDTH: Final = 128
 """Bytes behind what all strings begin with that numpy sorts by; Python sorts what is left."""
+_BITS: Final = 63
+"""Of a number that is not negative."""
 _LONG: Final = 256
 """Bytes from which on strings are picked one by one."""
 
@@ -25,7 +28,7 @@ _LONG: Final = 256
 def joined(words: Words, at: Offsets, sizes: Offsets) -> bytes:
     """The strings of these sizes that begin at these bytes, end to end.
 
-    Python takes 0.25 µs to cut a string out and 0.1 to join it; this takes a fifth of that.
+    Without a Python object for each, unless one of them is long.
     """
     pieces = []
     for first in range(0, len(at), _PART):
@@ -135,31 +138,46 @@ class Strings:
         """The numbers of the strings in ascending order, which must differ from each other."""
         if len(self) < 2:
             return np.arange(len(self), dtype=np.int64)
-        padded = self._padded()
-        order = padded.argsort(kind="stable")
-        for first, last in self._ties(padded, order):
+        packed = self._packed()
+        order = packed.argsort(kind="stable")
+        for first, last in self._ties(packed, order):
             numbers = order[first:last]
             strings = self.some(numbers)
             order[first:last] = numbers[sorted(range(len(strings)), key=strings.__getitem__)]
         return order
 
-    def _padded(self) -> "np.ndarray[tuple[int], np.dtype[np.bytes_]]":
-        """Behind what all begin with, as many bytes of each as make nearly all of them differ."""
-        words, shared = self._words(), self._shared()
+    def _packed(self) -> Offsets:
+        """Numbers in the order of the strings, as far as some bytes of each tell it.
+
+        Those behind what all begin with, word for word: of each word only how many lower ones there
+        are, in as few bits as that takes, so that most keys' words go into one number: to sort
+        those takes a third of the time that sorting strings does.
+        """
+        shared = self._shared()
         wide = int(np.quantile(self.sizes, 0.99)) - shared
-        columns = -(-max(1, min(wide, _WIDTH)) // 8)
-        table = np.empty((len(self), columns), dtype=np.uint64)
+        packed, used = np.zeros(len(self), dtype=np.int64), 0
+        for column in range(-(-max(1, min(wide, _WIDTH)) // 8)):
+            rank, count = _ranked(self._column(shared + 8 * column))
+            bits = (count - 1).bit_length()
+            if used + bits > _BITS:
+                packed, many = _ranked(packed)
+                used = (many - 1).bit_length()
+            packed = packed << bits | rank
+            used += bits
+        return packed
+
+    def _column(self, skipped: int) -> Words:
+        """Of each string, the eight bytes behind the first ones; zeros where it has ended."""
+        words, found = self._words(), np.empty(len(self), dtype=np.uint64)
         for first in range(0, len(self), _PART):
-            part = table[first : first + _PART]
-            begin, end = self.at[first : first + len(part)], self.at[first + 1 :][: len(part)]
-            for column in range(columns):
-                at = begin + (shared + 8 * column)
-                text, rest = load64(words, at), end - at
-                short = np.flatnonzero(rest < 8)
-                text[short] &= KEEP.take(rest[short] & 7)
-                text[rest <= 0] = 0
-                part[:, column] = text
-        return table.view(f"S{8 * columns}")[:, 0]
+            at = self.at[first : first + _PART + 1]
+            begin, rest = at[:-1] + skipped, np.diff(at) - skipped
+            text = load64(words, begin)
+            short = np.flatnonzero(rest < 8)
+            text[short] &= KEEP.take(rest[short] & 7)
+            text[rest <= 0] = 0
+            found[first : first + len(text)] = text.byteswap()
+        return found
 
     def _shared(self) -> int:
         """Whole words, in bytes, that all strings begin with."""
@@ -171,16 +189,14 @@ class Strings:
                     return shared
         return shortest & ~7
 
-    def _ties(
-        self, padded: "np.ndarray[tuple[int], np.dtype[np.bytes_]]", order: Offsets
-    ) -> Iterator[tuple[int, int]]:
-        """Runs, first and behind the last, that numpy can't tell apart.
+    def _ties(self, packed: Offsets, order: Offsets) -> Iterator[tuple[int, int]]:
+        """Runs, first and behind the last, that their numbers don't tell apart.
 
         Long strings alike so far, and those that differ in zeros at the end alone.
         """
         tied = []
         for first in range(0, len(order) - 1, _PART):
-            part = padded[order[first : first + _PART + 1]]
+            part = packed[order[first : first + _PART + 1]]
             tied.append(np.flatnonzero(part[1:] == part[:-1]) + first)
         pairs = np.concatenate(tied)
         if not len(pairs):
@@ -191,6 +207,17 @@ class Strings:
 
     def _words(self) -> Words:
         return np.frombuffer(self.data, dtype="<u8")
+
+
+def _ranked(numbers: NDArray[Any]) -> tuple[Offsets, int]:
+    """Of each number, how many different lower ones there are; and how many in all."""
+    order = numbers.argsort()
+    ordered = numbers[order]
+    above = np.zeros(len(order), dtype=np.int64)
+    np.cumsum(ordered[1:] != ordered[:-1], out=above[1:])
+    rank = np.empty_like(above)
+    rank[order] = above
+    return rank, int(above[-1]) + 1
 
 
 def _parts(numbers: Offsets) -> Iterator[Offsets]:

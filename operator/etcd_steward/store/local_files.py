@@ -96,12 +96,15 @@ class LocalReadAt:
             raise InvalidInput(f"can't read {length} bytes at {offset}")
         pieces: list[bytes] = []
         end = min(offset + length, self.size)
-        with translated(f"Reading {self._path}"):
+        try:  # `translated` would cost as much as a small read itself
             while offset < end and (piece := os.pread(self._descriptor, end - offset, offset)):
                 pieces.append(piece)
                 offset += len(piece)
-            if _version(os.fstat(self._descriptor)) != self._opened:
-                raise IntegrityError(f"{self._path} was changed while it was being read")
+            now = _version(os.fstat(self._descriptor))
+        except OSError as error:
+            raise _translate(error, f"Reading {self._path}") from error
+        if now != self._opened:
+            raise IntegrityError(f"{self._path} was changed while it was being read")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

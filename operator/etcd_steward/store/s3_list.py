@@ -4,19 +4,16 @@ botocore takes 0.08 ms of CPU for each key, and a bucket of backups has tens of 
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree as ET
 
 from botocore.utils import parse_timestamp  # type: ignore[import-untyped]
 
 from etcd_steward.models.ports import ObjectInfo
-
-if TYPE_CHECKING:
-    from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
 
 _ROOT: Final = "ListBucketResult"
 
@@ -82,7 +79,7 @@ def _page(root: ET.Element, space: str, own: str) -> Page:
     return Page(tuple(objects), tuple(folders), following)
 
 
-def page_of(answer: "ListObjectsV2OutputTypeDef", own: str) -> Page | None:
+def page_of(answer: Mapping[str, Any], own: str) -> Page | None:
     """The same of a page that boto3 has read."""
     following = answer.get("NextContinuationToken")
     if "IsTruncated" not in answer or (answer["IsTruncated"] and following is None):

@@ -30,7 +30,7 @@ from tests.testbed import ControlPlane, EtcdCluster, wait_until
 from tests.testbed.compare import Entry, entries
 from tests.testbed.seed import seed
 
-STAYS = float(os.environ.get("ETCD_STEWARD_STAYS", "90"))
+STAYS = float(os.environ.get("RESTORED_FOR", "90"))
 """Seconds that the garbage collector gets to take something again."""
 EXPECTED = {
     "configmaps", "cronjobs.batch", "controllerrevisions.apps", "daemonsets.apps",

@@ -15,16 +15,19 @@ from etcd_steward.engine.live_source import LiveSource
 from etcd_steward.engine.look import look_into_file
 from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.restore.deletion import before_deletion
+from etcd_steward.engine.restore.last_seen import told_where
 from etcd_steward.engine.restore.live import Live
 from etcd_steward.engine.restore.plan import Planned, make_plan
 from etcd_steward.engine.sources import Source
 from etcd_steward.engine.spool import Spool
-from etcd_steward.errors import InvalidInput, NotFound, Refused
+from etcd_steward.errors import InvalidInput, NoSuchNamespace, NotFound, Refused
 from etcd_steward.etcd.client import EtcdClient
+from etcd_steward.models.connection import LocalSettings
 from etcd_steward.models.registry import Filter
 from etcd_steward.models.restore import PlanItem, RestoreOptions, SourceRef
 from etcd_steward.models.run import SpoolSettings
 from etcd_steward.registry.decode import decode
+from tests.support.cli import steward
 from tests.support.runs import Heard, connection
 from tests.testbed import ControlPlane, EtcdCluster, wait_until
 from tests.testbed.compare import Entry, entries
@@ -42,6 +45,8 @@ class Registry:
     plane: ControlPlane
     client: EtcdClient
     db: Path
+    export: str
+    """URL of a registry export of the same time."""
     before: dict[bytes, Entry]
     directory: Path
 
@@ -97,10 +102,14 @@ async def registry(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Re
         await _settled(plane)
         db = directory / "snapshot.db"
         await etcd.etcdctl("snapshot", "save", db)
+        store = directory / "store"
+        flags = (*etcd.connection_flags(), f"--store=file://{store}", f"--spool-dir={directory}/x")
+        exported = await steward("registry", "export", *flags)
+        assert exported.code == 0, exported.err
         before = await entries(etcd)
         await plane.kubectl("delete", "namespace", "shop", timeout=180)
         await plane.kubectl("delete", "configmap", "settings-1", "--namespace=inventory")
-        yield Registry(plane, client, db, before, directory)
+        yield Registry(plane, client, db, exported.out.strip(), before, directory)
 
 
 async def _settled(plane: ControlPlane) -> None:
@@ -315,6 +324,23 @@ async def test_what_is_not_there_says_what_is(registry: Registry) -> None:
             pass
 
 
+async def test_a_namespace_that_is_gone_is_found_in_a_backup(registry: Registry) -> None:
+    live = await LiveSource.open(registry.client, PREFIX)
+    ref = SourceRef(name=live.name, revision=live.revision, live=True)
+    include = Filter(namespaces=("shop", "nowhere", "search"))
+    with pytest.raises(NoSuchNamespace, match="no namespace shop, nowhere in") as error:
+        async with registry.planned(live, ref, RestoreOptions(include=include)):
+            pass
+    assert "search" in error.value.hint
+    store = LocalSettings(path=registry.directory / "store")
+    told = await told_where(error.value, store, PREFIX)
+    assert told.hint.startswith(error.value.hint)
+    assert f"shop was last seen in {registry.export}" in told.hint
+    assert "nowhere is in none of the newest 1 backups" in told.hint
+    empty = LocalSettings(path=registry.directory / "empty")
+    assert (await told_where(error.value, empty, PREFIX)).hint == error.value.hint
+
+
 async def test_another_clusters_backup_is_refused_unless_it_is_meant(registry: Registry) -> None:
     uid = "00000000-0000-0000-0000-000000000000"
     with pytest.raises(Refused, match="another cluster's"):
@@ -332,6 +358,9 @@ async def test_a_terminating_namespace_takes_nothing(registry: Registry) -> None
     hold = json.dumps({"metadata": {"finalizers": ["example.com/hold"]}})
     await kubectl("patch", "configmap", "held", "-n=checkout", "--type=merge", f"--patch={hold}")
     await kubectl("delete", "namespace", "checkout", "--wait=false")
+    await kubectl(
+        "wait", "--for=delete", "cm/settings-0", "-n=checkout", "--timeout=60s", timeout=90
+    )
     options = RestoreOptions(include=Filter(namespaces=("checkout",)))
     try:
         async with registry.from_file(options) as planned:

@@ -2,40 +2,32 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 import secrets
-import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
-from etcd_steward.engine.live_source import LiveSource
 from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.restore.api_undo import undo_via_api
-from etcd_steward.engine.restore.place import Place
-from etcd_steward.engine.restore.plan import Planned, make_plan
-from etcd_steward.engine.restore.stash import reopen
 from etcd_steward.engine.restore.undo import UndoSettings
-from etcd_steward.engine.restore.via_api import ApiSettings, apply_via_api
+from etcd_steward.engine.restore.via_api import apply_via_api
 from etcd_steward.errors import Refused
-from etcd_steward.etcd.client import EtcdClient
-from etcd_steward.kube_client import Client
-from etcd_steward.kube_objects import ApiServer
 from etcd_steward.models.registry import Filter
-from etcd_steward.models.restore import PlanItem, RestoreOptions, SourceRef
-from tests.support.applying import a_place
-from tests.support.runs import Heard, connection
-from tests.testbed import Authority, ControlPlane, EtcdCluster, wait_until
+from tests.support.runs import Heard
+from tests.support.through_api import (
+    SETTINGS,
+    Cluster,
+    cluster_of,
+    of,
+    place_of,
+    planned,
+)
+from tests.testbed import ControlPlane, EtcdCluster, wait_until
 
 Object = dict[str, Any]
-SETTINGS = ApiSettings(restore="team.shop", uid="7c1e04b2", second_look_after=None)
 GROUP = "shop.example.com"
 
 DEFINITION = f"""
@@ -172,35 +164,7 @@ spec: {size: 3}
 BY_CONTROLLERS = {"replicasets.apps", "controllerrevisions.apps"}
 
 
-@dataclass
-class Cluster:
-    """A control plane, and how it is asked."""
-
-    plane: ControlPlane
-    api: ApiServer
-    client: EtcdClient = field(repr=False)
-
-    async def get(self, namespace: str, *what: str) -> Object:
-        found: Object = json.loads(
-            await self.plane.kubectl("get", *what, "-n", namespace, "-ojson")
-        )
-        return found
-
-    async def uid(self, namespace: str, kind: str, name: str) -> str:
-        return str((await self.get(namespace, kind, name))["metadata"]["uid"])
-
-
-@asynccontextmanager
-async def cluster_of(plane: ControlPlane) -> AsyncIterator[Cluster]:
-    client = await Client.connect(plane.kubeconfig)
-    try:
-        async with EtcdClient.connect(connection(plane.etcd)) as etcd:
-            yield Cluster(plane, ApiServer(client), etcd)
-    finally:
-        await client.aclose()
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def here(control_plane: ControlPlane) -> AsyncIterator[Cluster]:
     """Where the namespaces come from."""
     async with cluster_of(control_plane) as cluster:
@@ -218,9 +182,9 @@ async def empty(tmp_path: Path) -> AsyncIterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def shop(here: Cluster) -> AsyncIterator[str]:
-    """A namespace with a bit of everything, as its controllers have left it."""
+    """A namespace with a bit of everything, as its controllers have left it. Only look at it."""
     name = f"shop-{secrets.token_hex(4)}"
     plane = here.plane
     await plane.kubectl("create", "namespace", name)
@@ -261,38 +225,6 @@ async def reconciled(cluster: Cluster, namespace: str) -> None:
         )
 
     await wait_until(done, f"the workloads of {namespace} are reconciled", timeout=60)
-
-
-async def planned(
-    source: Cluster,
-    target: Cluster,
-    place: Place,
-    include: Filter,
-    **options: Any,  # noqa: ANN401
-) -> Planned:
-    live = await LiveSource.open(source.client, "/registry")
-    return await make_plan(
-        live,
-        SourceRef(name=live.name, revision=live.revision, live=True),
-        source.client,
-        RestoreOptions(include=include, via="API", **options),
-        prefix="/registry",
-        spool=place.spool,
-        tracker=Tracker(Heard()),
-        api=target.api,
-        time_to_live=timedelta(hours=1),
-    )
-
-
-@asynccontextmanager
-async def place_of(tmp_path: Path) -> AsyncIterator[Place]:
-    async with a_place(tmp_path / secrets.token_hex(4)) as place:
-        yield place
-
-
-def of(plan: Planned, resource: str, name: str) -> PlanItem:
-    (found,) = [i for i in plan.plan.items if (i.resource, i.name) == (resource, name)]
-    return found
 
 
 async def test_into_another_namespace_and_back(here: Cluster, shop: str, tmp_path: Path) -> None:
@@ -397,178 +329,22 @@ async def test_into_another_empty_cluster(
     async with place_of(tmp_path) as place:
         plan = await planned(here, empty, place, Filter(namespaces=(shop,)))
         assert of(plan, f"things.{GROUP}", "one").verdict == "identical"
-        report = await apply_via_api(plan, empty.api, place, Tracker(Heard()), SETTINGS)
+        assert "what it lacks is added" in of(plan, "serviceaccounts", "default").message
+        # The API server dies while it is asked, and comes back.
+        tracker = Tracker(Heard())
+        async with asyncio.TaskGroup() as group:
+            applying = group.create_task(
+                apply_via_api(plan, empty.api, place, tracker, SETTINGS), name="apply"
+            )
+
+            async def begun() -> bool:
+                return tracker.step == "Writing" and tracker.raw > 0
+
+            await wait_until(begun, "something is written")
+            await empty.plane.api_server.kill()
+            assert not applying.done()
+            await empty.plane.api_server.start()
+        report = applying.result()
         plan.close()
         assert not {"failed", "changed-since"} & set(report.counts), report
         await as_it_was(here, shop, empty, shop)
-
-
-async def test_what_is_there_is_overwritten_and_put_back(
-    here: Cluster, namespace: str, tmp_path: Path
-) -> None:
-    plane = here.plane
-    for name in ("changes", "races", "touched"):
-        await plane.kubectl("create", "configmap", name, "-n", namespace, "--from-literal=a=1")
-    mapped = f"{namespace}-2"
-    await plane.kubectl("create", "namespace", mapped)
-    for name in ("changes", "races", "touched"):
-        await plane.kubectl("create", "configmap", name, "-n", mapped, "--from-literal=b=2")
-    include = Filter(namespaces=(namespace,), resources=("configmaps",))
-    mapping = {"namespace_mapping": {namespace: mapped}}
-
-    async def data(name: str) -> Object:
-        return dict((await here.get(mapped, "configmap", name))["data"])
-
-    async with place_of(tmp_path) as place:
-        plan = await planned(here, here, place, include, **mapping)
-        assert of(plan, "configmaps", "changes").reason == "Exists"
-        assert plan.plan.writes == 0
-        plan = await planned(here, here, place, include, existing_objects="Fail", **mapping)
-        assert "nothing is written" in plan.plan.warnings[0]
-
-        # Somebody is faster between the plan and its apply: nothing is begun.
-        plan = await planned(here, here, place, include, existing_objects="Overwrite", **mapping)
-        await plane.kubectl("label", "configmap", "races", "-n", mapped, "x=y")
-        with pytest.raises(Refused, match="races changed since the plan"):
-            await apply_via_api(plan, here.api, place, Tracker(Heard()), SETTINGS)
-        assert await data("changes") == {"b": "2"}
-
-        plan = await planned(here, here, place, include, existing_objects="Overwrite", **mapping)
-        report = await apply_via_api(plan, here.api, place, Tracker(Heard()), SETTINGS)
-        assert report.counts == {"written": 3}
-        assert await data("changes") == {"a": "1"}
-        await asyncio.sleep(1.1)  # managedFields tell whole seconds
-        await plane.kubectl("label", "configmap", "touched", "-n", mapped, "x=y")
-        back = UndoSettings(restore="team.undo", uid="undo")
-        undone = await undo_via_api(here.api, place, Tracker(Heard()), back)
-        said = {one.key.rpartition("/")[2]: one.outcome for one in undone.undone}
-        assert said == {"changes": "put-back", "races": "put-back", "touched": "changed-since"}
-        assert await data("changes") == {"b": "2"}
-        assert await data("touched") == {"a": "1"}
-        plan.close()
-    await plane.kubectl("delete", "namespace", mapped, "--wait=false")
-
-
-class _Dies(Tracker):
-    """Fails once some bytes are written."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, value)
-        if name == "raw" and isinstance(value, int) and value > 1000:
-            raise RuntimeError("died")
-
-
-async def test_one_that_died_goes_on(here: Cluster, namespace: str, tmp_path: Path) -> None:
-    plane = here.plane
-    for number in range(20):
-        await plane.kubectl(
-            "create", "configmap", f"c{number}", "-n", namespace, "--from-literal=a=1"
-        )
-    mapped = f"{namespace}-2"
-    include = Filter(namespaces=(namespace,))
-    async with place_of(tmp_path) as place:
-        mapping = {namespace: mapped}
-        plan = await planned(here, here, place, include, namespace_mapping=mapping)
-        with pytest.raises(RuntimeError, match="died"):
-            await apply_via_api(plan, here.api, place, _Dies(Heard()), SETTINGS)
-        plan.close()
-        begun = await reopen(place)
-        assert begun is not None
-        report = await apply_via_api(begun, here.api, place, Tracker(Heard()), SETTINGS)
-        written = [one for one in report.restored if one.outcome == "written"]
-        assert len(written) == 21  # and the Namespace
-        assert report.read_back == 21
-        found = (await here.get(mapped, "configmaps"))["items"]
-        assert len(found) == 21  # and kube-root-ca.crt
-    await plane.kubectl("delete", "namespace", mapped, "--wait=false")
-
-
-@asynccontextmanager
-async def webhook(directory: Path, refused: set[str]) -> AsyncIterator[tuple[str, str]]:
-    """A webhook that refuses objects of these names: its URL, and its CA in base64."""
-    authority = Authority.create(directory)
-    pair = authority.issue("webhook")
-
-    async def review(request: web.Request) -> web.Response:
-        asked = (await request.json())["request"]
-        no = {"allowed": False, "status": {"message": f"no {asked['name']} here"}}
-        said = no if asked["name"] in refused else {"allowed": True}
-        answer = {"uid": asked["uid"], **said}
-        return web.json_response(
-            {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": answer}
-        )
-
-    app = web.Application()
-    app.router.add_post("/", review)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pair.cert, pair.key)
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-        await site.start()
-        port = runner.addresses[0][1]
-        yield (
-            f"https://127.0.0.1:{port}/",
-            base64.b64encode(authority.ca_file.read_bytes()).decode(),
-        )
-    finally:
-        await runner.cleanup()
-
-
-async def test_admission_has_its_say(here: Cluster, namespace: str, tmp_path: Path) -> None:
-    plane = here.plane
-    for name in ("good", "bad", "late"):
-        await plane.kubectl("create", "configmap", name, "-n", namespace, "--from-literal=a=1")
-    mapped = f"{namespace}-2"
-    await plane.kubectl("create", "namespace", mapped)
-    include = Filter(namespaces=(namespace,), resources=("configmaps",))
-    mapping = {"namespace_mapping": {namespace: mapped}}
-    refused = {"bad"}
-    async with contextlib.AsyncExitStack() as stack:
-        url, ca = await stack.enter_async_context(webhook(tmp_path / "hook", refused))
-        hook = {
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": mapped},
-            "webhooks": [
-                {
-                    "name": "names.example.com",
-                    "admissionReviewVersions": ["v1"],
-                    "sideEffects": "None",
-                    "clientConfig": {"url": url, "caBundle": ca},
-                    "namespaceSelector": {
-                        "matchLabels": {"kubernetes.io/metadata.name": mapped},
-                    },
-                    "rules": [
-                        {
-                            "apiGroups": [""],
-                            "apiVersions": ["v1"],
-                            "operations": ["CREATE"],
-                            "resources": ["configmaps"],
-                        }
-                    ],
-                }
-            ],
-        }
-        await plane.kubectl("apply", "-f", "-", stdin=json.dumps(hook))
-        stack.push_async_callback(plane.kubectl, "delete", "validatingwebhookconfiguration", mapped)
-        place = await stack.enter_async_context(place_of(tmp_path))
-
-        async def asked() -> bool:
-            plan = await planned(here, here, place, include, **mapping)
-            return of(plan, "configmaps", "bad").verdict == "blocked"
-
-        await wait_until(asked, "the webhook is asked")
-        plan = await planned(here, here, place, include, **mapping)
-        bad = of(plan, "configmaps", "bad")
-        assert (bad.reason, bad.write) == ("AdmissionRefused", False)
-        assert "no bad here" in bad.message
-        assert of(plan, "configmaps", "good").verdict == "create"
-        refused.add("late")
-        report = await apply_via_api(plan, here.api, place, Tracker(Heard()), SETTINGS)
-        said = {one.key.rpartition("/")[2]: one for one in report.restored}
-        assert said["good"].outcome == "written"
-        assert said["late"].outcome == "failed"
-        assert "no late here" in said["late"].message
-    await plane.kubectl("delete", "namespace", mapped, "--wait=false")

@@ -20,6 +20,9 @@ from etcd_steward.registry.envelope import PROTOBUF
 from etcd_steward.registry.objectmeta import ObjectMeta, OwnerReference
 
 NAMESPACES: Final = "namespaces"
+ACCOUNTS: Final = "serviceaccounts"
+DEFAULT_ACCOUNT: Final = "default"
+"""A ServiceAccount that every namespace has, so that its like is added to and never replaced."""
 _DELETION: Final = frozenset({"foregroundDeletion", "orphan"})
 """Finalizers of a deletion that the garbage collector had under way."""
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -78,7 +81,7 @@ def body_of(
         return bare
     found = decode(bare).object
     metadata = found["metadata"]
-    for useless in ("managedFields", "creationTimestamp", "selfLink", "resourceVersion"):
+    for useless in ("managedFields", "generation", "creationTimestamp", "resourceVersion"):
         metadata.pop(useless, None)
     if resource.status:
         found.pop("status", None)

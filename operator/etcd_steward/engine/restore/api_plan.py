@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from etcd_steward.engine.restore.api_bodies import (
+    ACCOUNTS,
+    DEFAULT_ACCOUNT,
     NAMESPACES,
     body_of,
     comparable,
@@ -70,10 +72,11 @@ async def judge(
         async with together() as group:
             tasks = [group.create_task(work.one(i, gate)) for i in asked[at : at + AT_ONCE * 16]]
         done += [task.result() for task in tasks]
-    existing = [item for item in done if item.verdict == "differs"]
+    existing = [item for item in done if item.verdict == "differs" and not item.write]
     found = [*work.warnings()]
     if existing and options.existing_objects == "Fail":
-        done = [item.model_copy(update={"write": False}) for item in done]
+        nothing = {"write": False, "sha256": "", "size": 0}
+        done = [item.model_copy(update=nothing) for item in done]
         one = existing[0]
         found.append(
             f"{len(existing)} objects are there already and differ, {one.resource} {one.name} for "
@@ -175,11 +178,19 @@ class _Judge:
         mapping = self.options.namespace_mapping
         body = await settled(asyncio.to_thread(body_of, value, resource, target, (), mapping))
         item = item.model_copy(update={"notes": (*item.notes, *notes)})
-        try:
-            live = await self.api.get(resource, *target)
-        except NotFound:
+        live = await self._live(resource, target)
+        if live is None:
             return await self._new(item, resource, target, body)
         return await self._there(item, live, body)
+
+    async def _live(self, resource: ApiResource, target: tuple[str | None, str]) -> Object | None:
+        """What is there; nothing in a namespace that is not there, without asking."""
+        if target[0] is not None and target[0] not in self.phases:
+            return None
+        try:
+            return await self.api.get(resource, *target)
+        except NotFound:
+            return None
 
     def _namespace_in_the_way(self, namespace: str | None) -> tuple[str, str] | None:
         if namespace is None:
@@ -232,7 +243,9 @@ class _Judge:
         same = await settled(asyncio.to_thread(lambda: holds(live, comparable(body))))
         overwrite = not same and self.options.existing_objects == "Overwrite"
         reason = message = ""
-        if overwrite and item.resource == NAMESPACES and not self._names(NAMESPACES):
+        if not same and (item.resource, item.name) == (ACCOUNTS, DEFAULT_ACCOUNT):
+            overwrite, message = True, "every namespace has one: what it lacks is added"
+        elif overwrite and item.resource == NAMESPACES and not self._names(NAMESPACES):
             overwrite = False
             reason, message = "Related", "it is there, and was not asked for: it stays"
         elif not same and not overwrite:
@@ -243,6 +256,8 @@ class _Judge:
                 "reason": reason,
                 "message": message,
                 "write": overwrite,
+                "sha256": item.sha256 if overwrite else "",
+                "size": item.size if overwrite else 0,
                 "live_uid": live["metadata"]["uid"],
                 "live_revision": int(live["metadata"]["resourceVersion"]),
             }

@@ -26,7 +26,7 @@ from etcd_steward.engine.restore.second_look import AFTER, look_again
 from etcd_steward.engine.restore.stash import Planned, Reopened, save
 from etcd_steward.engine.restore.throttle import Throttle, Unthrottled, throttled
 from etcd_steward.engine.restore.through_api import shown, touch_all
-from etcd_steward.engine.restore.transaction import Piece, Writer, pieces
+from etcd_steward.engine.restore.transaction import MOST_BYTES, Piece, Writer, pieces
 from etcd_steward.engine.tasks import together
 from etcd_steward.errors import Refused, StewardError
 from etcd_steward.etcd.client import EtcdClient
@@ -38,6 +38,8 @@ from etcd_steward.store.threads import settled
 
 _JOURNAL_EVERY: Final = 1.0
 """Seconds between two pages of the journal while keys are written."""
+_READ_AHEAD: Final = 64
+"""Transactions whose values are read at once, if they are not more than fit into one."""
 _TOLD: Final = 5
 """Objects that a warning names."""
 _NEVER: Final = (
@@ -104,7 +106,8 @@ async def apply(
             tracker.step = "Saving"
             await place.write_plan(plan)
             await save(planned, client, place, prefix=settings.prefix)
-        work = _Apply(planned, client, api, place, tracker, settings, resumed=resumed)
+        writer = Writer(client, plan.revision, settings.patience, resumed=resumed)
+        work = _Apply(planned, client, api, place, tracker, settings, writer)
         report = await work.run()
     if settings.second_look_after is not None:
         tracker.step = "Watching"
@@ -155,7 +158,7 @@ class _Apply:
     place: Place
     tracker: Tracker
     settings: ApplySettings
-    resumed: bool
+    writer: Writer
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     done: dict[str, Restored] = field(default_factory=dict)
     unnoted: dict[str, int] = field(default_factory=dict)
@@ -239,27 +242,35 @@ class _Apply:
     ) -> None:
         """Write ownership groups beside each other, the first of each type before the next."""
         gate = asyncio.Semaphore(self.settings.at_once)
-
-        async def write(group: Sequence[PlanItem]) -> None:
-            try:
-                for piece in pieces(group):
-                    await self._write(piece, throttle)
-            finally:
-                gate.release()
-
+        waiting: list[Piece] = []
         async with together() as tasks:
+
+            async def start() -> None:
+                values = await settled(asyncio.to_thread(self._values, waiting))
+                for piece, some in zip(waiting, values, strict=True):
+                    await throttle.take(len(piece.items), piece.size)
+                    await gate.acquire()
+                    tasks.create_task(self._put(piece, some)).add_done_callback(
+                        lambda _: gate.release()
+                    )
+                waiting.clear()
+
             for group in groups:
-                if first.due(group):
-                    for piece in pieces(group):
+                cut = list(pieces(group))
+                if len(cut) > 1 or first.due(group):
+                    for piece in cut:
                         await self._write_canary(piece, first, throttle)
-                    continue
-                await gate.acquire()
-                tasks.create_task(write(group))
+                else:
+                    waiting += cut
+                if len(waiting) == _READ_AHEAD or sum(one.size for one in waiting) > MOST_BYTES:
+                    await start()
+            await start()
 
     async def _write_canary(self, piece: Piece, first: Canaries, throttle: Throttle) -> None:
         """Write a piece, and go on only if every API server can read it."""
         due = first.due(piece.items)
-        await self._write(piece, throttle)
+        await throttle.take(len(piece.items), piece.size)
+        await self._put(piece, (await settled(asyncio.to_thread(self._values, [piece])))[0])
         try:
             await first.show([item for item in due if self._outcome(item) == "written"])
         except Refused:
@@ -269,23 +280,15 @@ class _Apply:
             await withdraw(self.client, piece.items, written)
             raise
 
-    async def _write(self, piece: Piece, throttle: Throttle) -> None:
-        await throttle.take(len(piece.items), piece.size)
-        values = await settled(asyncio.to_thread(self._values, piece))
-        writer = Writer(
-            self.client,
-            self.planned.plan.revision,
-            self.settings.patience,
-            resumed=self.resumed,
-        )
-        for one in await writer.write(piece, values):
+    async def _put(self, piece: Piece, values: Sequence[bytes]) -> None:
+        for one in await self.writer.write(piece, values):
             self.done[one.key] = one
             if one.outcome == "written":
                 self.unnoted[one.key] = one.revision
         self.tracker.raw += piece.size
 
-    def _values(self, piece: Piece) -> list[bytes]:
-        return [self.planned.value(item) for item in piece.items]
+    def _values(self, some: Iterable[Piece]) -> list[list[bytes]]:
+        return [[self.planned.value(item) for item in piece.items] for piece in some]
 
     async def _through_api(self, written: Sequence[PlanItem]) -> int:
         """No-op updates, and reading back; how many objects were shown."""

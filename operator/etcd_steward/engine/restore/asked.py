@@ -1,6 +1,6 @@
 """What is asked for: whether it can be meant, is there, and is this cluster's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Final
 
@@ -9,7 +9,7 @@ from etcd_steward.engine.objects import namespaces as namespaces_of
 from etcd_steward.engine.restore.drafts import Draft
 from etcd_steward.engine.restore.live import Live
 from etcd_steward.engine.sources import Source, Wanted
-from etcd_steward.errors import InvalidInput, NotFound, Refused
+from etcd_steward.errors import InvalidInput, NoSuchNamespace, Refused
 from etcd_steward.models.registry import Filter
 from etcd_steward.models.restore import RestoreOptions, SourceRef
 from etcd_steward.registry import envelope
@@ -39,18 +39,6 @@ def narrowed(include: Filter) -> bool:
     return bool(
         include.names or include.resources or include.label_selector or include.key_prefixes
     )
-
-
-def target_of(draft: Draft, mapping: Mapping[str, str]) -> bytes:
-    """The key that an object has where it is restored to."""
-    if not mapping or draft.path is None:
-        return draft.key
-    if draft.resource == "namespaces" and draft.name in mapping:
-        return draft.key.rpartition(b"/")[0] + f"/{mapping[draft.name]}".encode()
-    if draft.namespace is None or draft.namespace not in mapping:
-        return draft.key
-    folder, _, name = draft.key.rsplit(b"/", 2)
-    return b"/".join((folder, mapping[draft.namespace].encode(), name))
 
 
 async def same_cluster(
@@ -103,10 +91,12 @@ async def found(
         near = [alike for one in missing for alike in get_close_matches(one, known, n=3)]
         names = list(dict.fromkeys([*near, *known]))
         more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-        raise NotFound(
+        error = NoSuchNamespace(
             f"there is no namespace {', '.join(missing)} in {where}",
             hint=f"there are {', '.join(names[:_TOLD]) or 'none'}{more}",
         )
+        error.names = tuple(missing)
+        raise error
     if all(one.related for one in drafts) and (narrowed(include) or not drafts):
         reference = Reference(*(words[0] if words else None for words in _words(include)))
         raise await explain_absence(source, reference, Wanted(include, prefix=prefix), at)

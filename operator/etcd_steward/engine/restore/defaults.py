@@ -107,7 +107,12 @@ def by_key(draft: Draft, naming: Naming, root: bytes) -> None:
     elif draft.path is None:
         if not naming.resource(None, draft.key):
             draft.exclude("NotNamed", "it is not the API server's: name it by a key prefix")
-    elif draft.path.api_group == OWN_GROUP:
+    else:
+        _by_resource(draft, naming)
+
+
+def _by_resource(draft: Draft, naming: Naming) -> None:
+    if draft.path is not None and draft.path.api_group == OWN_GROUP:
         draft.exclude(
             "Never", "etcd-steward's own resources are not restored: they follow the store"
         )
@@ -153,9 +158,12 @@ def by_value(draft: Draft, naming: Naming, options: RestoreOptions) -> None:
 
 def _job(draft: Draft, naming: Naming, options: RestoreOptions) -> None:
     assert draft.meta is not None  # noqa: S101  # the caller looked
-    if naming.resource(draft.path, draft.key):
-        return
     facts = draft.facts
+    if naming.resource(draft.path, draft.key):
+        runs = isinstance(facts, JobFacts) and not facts.finished and not facts.suspended
+        if runs and options.workloads == "AsBackedUp":
+            draft.notes.append("starts work: its pods run again")
+        return
     if any(owner.kind == "CronJob" for owner in draft.meta.owner_references):
         draft.exclude("OwnedByCronJob", "its CronJob makes new ones")
     elif isinstance(facts, JobFacts) and facts.finished:

@@ -159,7 +159,7 @@ class _Marks:
     def _meant(self, key: bytes) -> bool:
         if self._naming is None:
             return True
-        draft = Draft(key, paths.parse(key, self._prefix), key)
+        draft = Draft(key, paths.parse(key, self._prefix))
         if draft.namespace in self._besides:
             return False
         defaults.by_key(draft, self._naming, self._root)

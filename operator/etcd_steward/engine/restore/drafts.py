@@ -31,8 +31,6 @@ class Draft:
 
     key: bytes
     path: KeyPath | None
-    target: bytes
-    """The key that it would have; another one only where namespaces are mapped."""
     header: Header = NO_OBJECT
     form: str = ""
     """How its value is written, as `form_of` tells it."""
@@ -83,6 +81,11 @@ class Draft:
         return True
 
     @property
+    def shown(self) -> str:
+        """The key as a plan has it."""
+        return self.key.decode() if self.text else escaped(self.key)
+
+    @property
     def settled(self) -> bool:
         """Whether it is left out for good."""
         return self.verdict in {"excluded", "blocked"}
@@ -100,8 +103,8 @@ class Draft:
         self._settle("excluded", reason, message)
 
     def block(self, reason: str, message: str) -> None:
-        """It would do harm, or could not be read. What is the same already does none."""
-        if self.verdict != "identical":
+        """It would do harm, or could not be read; what is there and stays does none."""
+        if self.verdict == "create" or self.write:
             self._settle("blocked", reason, message)
 
     def _settle(self, verdict: Verdict, reason: str, message: str) -> None:
@@ -111,7 +114,7 @@ class Draft:
     def item(self) -> PlanItem:
         """What the plan says of it."""
         return PlanItem(
-            key=self.key.decode() if self.text else escaped(self.key),
+            key=self.shown,
             resource=self.resource,
             namespace=self.namespace,
             name=self.name,
@@ -129,13 +132,9 @@ class Draft:
         )
 
 
-def unsettled(drafts: Iterable[Draft], *resources: str) -> list[Draft]:
-    """Those that may still be written, of these resources."""
-    return [
-        one
-        for one in drafts
-        if not one.settled and one.verdict != "identical" and one.resource in resources
-    ]
+def written(drafts: Iterable[Draft], *resources: str) -> list[Draft]:
+    """Those that would be written, of these resources."""
+    return [one for one in drafts if one.write and one.resource in resources]
 
 
 def form_of(value: bytes, header: Header) -> str:

@@ -1,7 +1,9 @@
 """What is there now: the etcd that a restore would write into, at one revision."""
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from itertools import islice
+from types import MappingProxyType
 from typing import Final
 
 import stamina
@@ -17,6 +19,7 @@ from etcd_steward.registry import envelope, paths
 
 _KEYS_AT_ONCE: Final = 64
 """In one transaction; etcd takes 128 (`--max-txn-ops`), and values may have 1.5 MB."""
+_BYTES_AT_ONCE: Final = 4 << 20
 _IN_FLIGHT: Final = 4
 _PATIENCE: Final = 20.0
 """Seconds that an election may last."""
@@ -50,10 +53,15 @@ class Live:
             async for records in batches:
                 yield records
 
-    async def look(self, keys: Iterable[bytes]) -> dict[bytes, Seen]:
-        """What is there under these keys, but their values."""
+    async def look(
+        self, keys: Iterable[bytes], expected: Mapping[bytes, int] = MappingProxyType({})
+    ) -> dict[bytes, Seen]:
+        """What is there under these keys, but their values.
+
+        `expected`: bytes that some of them may have, so that not too many are read at once.
+        """
         found: dict[bytes, Seen] = {}
-        async for records in self._batches([(key, self.revision) for key in keys]):
+        async for records in self._batches([(key, self.revision) for key in keys], expected):
             for one in records:
                 uid = envelope.header(one.value)[3]
                 found[one.key] = Seen(one.mod_revision, uid, digest(one.value))
@@ -70,16 +78,15 @@ class Live:
                 raise self._overtaken() from error
 
     async def _batches(
-        self, wanted: Sequence[tuple[bytes, int]]
+        self,
+        wanted: Sequence[tuple[bytes, int]],
+        expected: Mapping[bytes, int] = MappingProxyType({}),
     ) -> AsyncGenerator[list[Record], None]:
         """Some transactions at a time, so that memory holds no more than theirs."""
-        parts = [wanted[at : at + _KEYS_AT_ONCE] for at in range(0, len(wanted), _KEYS_AT_ONCE)]
-        for start in range(0, len(parts), _IN_FLIGHT):
+        parts = _parts(wanted, expected)
+        while some := list(islice(parts, _IN_FLIGHT)):
             async with together() as group:
-                tasks = [
-                    group.create_task(self._read(part))
-                    for part in parts[start : start + _IN_FLIGHT]
-                ]
+                tasks = [group.create_task(self._read(part)) for part in some]
             for task in tasks:
                 yield task.result()
 
@@ -95,7 +102,13 @@ class Live:
                 with attempt:
                     answer = await self._client.txn((), ops)
         except Compacted as error:
-            raise self._overtaken() from error
+            oldest = min(revision for _, revision in wanted)
+            if oldest == self.revision:
+                raise self._overtaken() from error
+            raise Compacted(
+                f"etcd has compacted revision {oldest} while it was read",
+                hint="take a backup that was made before: `etcd-steward snapshot list`",
+            ) from error
         return [_record(kv) for one in answer.responses for kv in one.response_range.kvs]
 
     def _overtaken(self) -> Unavailable:
@@ -103,6 +116,22 @@ class Live:
             f"etcd has compacted revision {self.revision} while the plan was made",
             hint="make it again; a smaller selection takes less time",
         )
+
+
+def _parts(
+    wanted: Iterable[tuple[bytes, int]], expected: Mapping[bytes, int]
+) -> Iterator[list[tuple[bytes, int]]]:
+    """Keys of one transaction each."""
+    part: list[tuple[bytes, int]] = []
+    size = 0
+    for key, revision in wanted:
+        size += expected.get(key, 0)
+        if part and (len(part) == _KEYS_AT_ONCE or size > _BYTES_AT_ONCE):
+            yield part
+            part, size = [], expected.get(key, 0)
+        part.append((key, revision))
+    if part:
+        yield part
 
 
 def _record(kv: stubs.KeyValue) -> Record:

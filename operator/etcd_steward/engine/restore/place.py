@@ -10,6 +10,7 @@
         result.json        how it went
         second-look.json   what became of it after the controllers' repair loops
         undone.json        how it was undone
+        keep-for/2592000   so many seconds after it was last touched all of it may go
 
 A killed apply goes on from here alone: the history that it was planned from may be compacted by
 then, and what it was planned over has changed by its own hand.
@@ -44,6 +45,7 @@ UNDO: Final = "undo.parquet"
 VALUES: Final = "values.parquet"
 _CLAIM, _PLAN, _RESULT = "claim.json", "plan.json", "result.json"
 _SECOND, _UNDONE, _JOURNAL = "second-look.json", "undone.json", "journal/"
+_KEEP: Final = "keep-for/"
 _LIMIT: Final = 256 << 20
 """Bytes of a plan or report, at most: about 300 a key."""
 
@@ -99,6 +101,11 @@ class Place:
         """Put the plan there, instead of an earlier one; its URL."""
         await self._replace(_PLAN, plan)
         return f"{self.url}/{_PLAN}"
+
+    async def keep_for(self, span: timedelta) -> None:
+        """Say how long all of it is kept after it was last touched: a file's name says so."""
+        seconds = int(span.total_seconds())
+        await self.store.put_new(self._key(f"{_KEEP}{seconds}"), f"{span}\n".encode())
 
     async def plan(self) -> Plan | None:
         """The plan that was put there last."""
@@ -245,14 +252,17 @@ def seen_again(report: RestoreReport, look: SecondLook) -> RestoreReport:
 
 
 async def prune_places(store: Store, cluster: str, *, keep: timedelta) -> AsyncIterator[str]:
-    """Delete what restores left that ended, or were last touched, longer ago than `keep`.
+    """Delete what restores left that ended, or were last touched, longer ago than they say.
 
-    Yields each folder that is gone. The claim goes last, so that nobody begins in half a folder.
+    `keep` is for those that say nothing. Yields each folder that is gone. The claim goes last, so
+    that nobody begins in half a folder.
     """
-    before = datetime.now(UTC) - keep
+    now = datetime.now(UTC)
     for folder in await store.folders(f"{cluster}/{RESTORES}/"):
         infos = [info async for info in store.list(folder)]
-        if infos and max(info.modified for info in infos) < before:
+        told = [one for info in infos if (one := info.key.partition(f"/{_KEEP}")[2]).isdecimal()]
+        span = timedelta(seconds=int(told[0])) if told else keep
+        if infos and max(info.modified for info in infos) < now - span:
             for info in sorted(infos, key=lambda info: info.key.endswith(_CLAIM)):
                 await store.delete(info.key)
             yield folder

@@ -18,6 +18,7 @@ from etcd_steward.engine.restore.checks import (
     namespaces,
     quotas,
     services,
+    tokens,
     volumes,
 )
 from etcd_steward.engine.restore.drafts import Draft
@@ -27,7 +28,6 @@ from etcd_steward.engine.restore.surroundings import Surroundings, look_around
 from etcd_steward.engine.sources import Source
 from etcd_steward.engine.spool import Spool
 from etcd_steward.engine.spoolfile import SpoolFile
-from etcd_steward.engine.top import escaped
 from etcd_steward.errors import StewardError, Unavailable
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.models.registry import Record
@@ -49,24 +49,22 @@ class Planned:
         self._file = file
         self._live = live
         self._where = {
-            item.key: (draft.at, draft.size, draft.target)
+            item.key: (draft.at, draft.size)
             for item, draft in zip(plan.items, drafts, strict=True)
             if item.write or item.verdict in {"differs", "conflict"}
         }
 
     def value(self, item: PlanItem) -> bytes:
         """What would be written, or would be if it were overwritten; blocking."""
-        at, size, _ = self._where[item.key]
-        return self._file.read_at(at, size)
+        return self._file.read_at(*self._where[item.key])
 
     async def live_values(self, items: Sequence[PlanItem]) -> dict[str, Record]:
         """What is there under the keys of these, as the plan saw it; those that are there.
 
         Raises `Unavailable` if etcd has compacted that revision.
         """
-        keys = {self._where[item.key][2]: item.key for item in items}
-        found = await self._live.get(keys)
-        return {keys[key]: record for key, record in found.items()}
+        found = await self._live.get([item.key.encode() for item in items])
+        return {key.decode(): record for key, record in found.items()}
 
     def close(self) -> None:
         """Close the values' file; it goes with the spool."""
@@ -107,14 +105,10 @@ async def make_plan(
         if options.via == "API":
             judged = await _judged(drafts, file, api, options)
             warnings += judged.warnings
-            by_key = {escaped(one.key): one for one in drafts}
+            by_key = {one.shown: one for one in drafts}
             drafts = [by_key[item.key] for item in judged.items]
         else:
-            await _compare(drafts, live, options)
-            served = await _served(api, warnings)
-            around = await look_around(drafts, live, prefix, options.namespace_mapping)
-            await _check(drafts, live, options, around, served, live_source=ref.live)
-            warnings += _concerns(drafts, options, around)
+            warnings += await _weigh(drafts, source, ref, live, options, prefix, api)
             drafts = await asyncio.to_thread(order.ordered, drafts)
         now = datetime.now(UTC)
         plan = await asyncio.to_thread(
@@ -136,6 +130,26 @@ async def make_plan(
     return Planned(plan, file, drafts, live)
 
 
+async def _weigh(
+    drafts: Sequence[Draft],
+    source: Source,
+    ref: SourceRef,
+    live: Live,
+    options: RestoreOptions,
+    prefix: str,
+    api: "ApiServer | None",
+) -> list[str]:
+    """Compare with what lies in etcd, and block what would do harm there; what to warn of."""
+    warnings: list[str] = []
+    await _compare(drafts, live, options)
+    served = await _served(api, warnings)
+    around = await look_around(drafts, live, prefix)
+    await _check(drafts, live, around, served, live_source=ref.live)
+    warnings += _concerns(drafts, options, around)
+    warnings += await _collected(drafts, source, ref, live, around)
+    return warnings
+
+
 async def _judged(
     drafts: Iterable[Draft], file: SpoolFile, api: "ApiServer | None", options: RestoreOptions
 ) -> "Judged":
@@ -153,7 +167,11 @@ async def _judged(
         if not one.settled and one.path is None:
             one.exclude("NoObject", "it is no API object: only raw keys (via: Registry)")
         if not one.settled and one.header[0] == "encrypted":
-            one.block("Encrypted", f"it is encrypted at rest ({one.form}): only raw keys")
+            one.block(
+                "Encrypted",
+                f"it is encrypted at rest ({one.form}), and nobody here has the key: only as a raw "
+                "key can it come back (via: Registry)",
+            )
         one.write = not one.settled
         item = one.item()
         places[item.key] = one.at, one.size
@@ -178,12 +196,11 @@ async def _served(api: "ApiServer | None", warnings: list[str]) -> "Served | Non
 async def _compare(drafts: Iterable[Draft], live: Live, options: RestoreOptions) -> None:
     """Give verdicts by what is there."""
     open_ = [one for one in drafts if not one.settled]
-    for one in open_:
-        one.target = asked.target_of(one, options.namespace_mapping)
-    seen = await live.look([one.target for one in open_])
+    sizes = {one.key: one.size for one in open_}
+    seen = await live.look(sizes, sizes)
     narrowed = asked.narrowed(options.include)
     for one in open_:
-        one.seen = seen.get(one.target)
+        one.seen = seen.get(one.key)
         if one.seen is None:
             one.verdict = "create"
         elif one.seen.sha256 == one.sha256:
@@ -199,13 +216,10 @@ def _writes(draft: Draft, options: RestoreOptions, *, narrowed: bool) -> bool:
     """Whether it is written; says so where it is not."""
     overwrite = options.existing_objects == "Overwrite"
     if draft.verdict == "conflict":
-        draft.message = "another object has this name by now"
-        if not overwrite:
-            return False
         draft.reason = "OtherObject"
-        draft.message += (
-            ": it is not replaced by one with another uid, since what goes with it would be "
-            "deleted. Delete it first, or restore through the API (via: API)"
+        draft.message = (
+            "another object has this name by now. It is not replaced by one with another uid, "
+            "since what goes with it would be deleted: delete it first, or restore through the API"
         )
         return False
     if draft.verdict != "differs":
@@ -221,7 +235,6 @@ def _writes(draft: Draft, options: RestoreOptions, *, narrowed: bool) -> bool:
 async def _check(
     drafts: Sequence[Draft],
     live: Live,
-    options: RestoreOptions,
     around: Surroundings,
     served: "Served | None",
     *,
@@ -232,11 +245,23 @@ async def _check(
     encodings.versions(drafts, served)
     definitions.check(drafts, around.definitions, served)
     services.check(drafts, around.services)
-    namespaces.check(drafts, around.namespaces, options.namespace_mapping, raw=True)
+    namespaces.check(drafts, around.namespaces)
     solid = await owners.solid_uids(drafts, live, around.definitions)
     owners.check(drafts, solid)
+    tokens.check(drafts, around.accounts)
     volumes.check(drafts, around.volumes, around.claims)
     owners.notes(drafts, solid)
+
+
+async def _collected(
+    drafts: Sequence[Draft], source: Source, ref: SourceRef, live: Live, around: Surroundings
+) -> list[str]:
+    """What the garbage collector may remember. Of history alone is known who ran right before."""
+    then = None
+    if ref.live:
+        key = live.root + collector.LEASE
+        then = collector.began((await source.fetch([key], at=ref.revision)).get(key))
+    return list(collector.check(drafts, around.controllers_since, then, live_source=ref.live))
 
 
 def _concerns(drafts: Sequence[Draft], options: RestoreOptions, around: Surroundings) -> list[str]:
@@ -247,14 +272,13 @@ def _concerns(drafts: Sequence[Draft], options: RestoreOptions, around: Surround
         for one in drafts:
             one.write = False
         found.append(
-            f"{len(existing)} objects are there already and differ, {existing[0].title} for one: "
-            "nothing is written (existingObjects: Fail)"
+            f"nothing is written (existingObjects: Fail), since something is there already and "
+            f"differs: {existing[0].title}, of {len(existing)} in all"
         )
-    found += quotas.check(drafts, around.quotas, options.namespace_mapping)
-    found += collector.check(drafts, around.controllers_since)
+    found += quotas.check(drafts, around.quotas)
     if around.unreadable:
         found.append(
-            f"{around.unreadable} live objects that the plan should heed can't be read (encrypted "
-            "at rest): their addresses, claims or quotas were not looked at"
+            "some of what is there can't be read (encrypted at rest), so that its addresses, "
+            f"claims or quotas were not looked at: {around.unreadable} in all"
         )
     return found

@@ -128,7 +128,7 @@ class Reader:
         path = paths.parse(key, self._prefix)
         if path is not None:
             path = paths.settle(path, header[1], header[2])
-        draft = Draft(key, path, key, header, form_of(value, header), related=related)
+        draft = Draft(key, path, header, form_of(value, header), related=related)
         if not related:
             defaults.by_key(draft, self.naming, self._root)
         if lease:

@@ -5,6 +5,7 @@ must turn out the same: what was compared with the cluster yesterday says nothin
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from etcd_steward.engine.catalogue import identify
 from etcd_steward.engine.report import Report, Tracker
 from etcd_steward.engine.restore.api_undo import undo_via_api
 from etcd_steward.engine.restore.apply import ApplySettings, apply
+from etcd_steward.engine.restore.last_seen import told_where
 from etcd_steward.engine.restore.origin import open_origin
-from etcd_steward.engine.restore.place import Place, folder_of
+from etcd_steward.engine.restore.place import Place, folder_of, prune_places
 from etcd_steward.engine.restore.plan import Planned as MadePlan
 from etcd_steward.engine.restore.plan import make_plan
-from etcd_steward.engine.restore.second_look import AFTER
 from etcd_steward.engine.restore.stash import (
     Fetched,
     Planned,
@@ -31,7 +32,7 @@ from etcd_steward.engine.restore.stash import (
 from etcd_steward.engine.restore.undo import UndoSettings, undo
 from etcd_steward.engine.restore.via_api import ApiSettings, apply_via_api
 from etcd_steward.engine.spool import Spool
-from etcd_steward.errors import PlanChanged, Refused, StewardError, Unavailable
+from etcd_steward.errors import NoSuchNamespace, PlanChanged, Refused, StewardError, Unavailable
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.kube_client import Client
 from etcd_steward.kube_objects import ApiServer
@@ -48,6 +49,8 @@ from etcd_steward.registry.envelope import uid_of
 from etcd_steward.registry.paths import root_of
 from etcd_steward.store import open_store
 from etcd_steward.store.threads import settled
+
+log = logging.getLogger(__name__)
 
 _KEPT: Final = "planned.parquet"
 _AT_ONCE: Final = 64
@@ -100,16 +103,16 @@ class Session:
             return begun
         approved = await self._approved()
         if approved is not None and approved.source.live:
+            # etcd may have forgotten it since. What is there now, `apply` compares.
             kept = await fetch(self.place, _KEPT)
-            if (
-                kept is not None
-            ):  # etcd may have forgotten it since; what is there, `apply` compares
+            if kept is not None:
                 return Kept(approved, kept)
         self.tracker.step = "Planning"
         planned = await self._make(approved)
         if approved is not None:
             _compare(approved, planned.plan)
             return planned
+        await self.place.keep_for(self.request.keep_for)
         await self.place.write_plan(planned.plan)
         if planned.plan.source.live and not self.request.apply:
             await self._keep(planned)
@@ -119,17 +122,23 @@ class Session:
         source, ref, options = await open_origin(
             self._pinned(approved), self.client, self.stack, self.tracker.report
         )
-        planned = await make_plan(
-            source,
-            ref,
-            self.client,
-            options,
-            prefix=self.request.registry_prefix,
-            spool=self.spool,
-            tracker=self.tracker,
-            api=self.api,
-            time_to_live=self.request.time_to_live,
-        )
+        prefix = self.request.registry_prefix
+        try:
+            planned = await make_plan(
+                source,
+                ref,
+                self.client,
+                options,
+                prefix=prefix,
+                spool=self.spool,
+                tracker=self.tracker,
+                api=self.api,
+                time_to_live=self.request.time_to_live,
+            )
+        except NoSuchNamespace as error:
+            origin = self.request.source
+            backups = origin.store if isinstance(origin, FromBackup) else store_of(self.request)
+            raise await told_where(error, backups, prefix) from error
         self.stack.callback(planned.close)
         return planned
 
@@ -183,13 +192,13 @@ class Session:
             return self.request.model_copy(update={"source": pinned})
         return self.request
 
-    async def apply(self, planned: Planned, *, second_look: bool = True) -> RestoreReport:
+    async def apply(self, planned: Planned) -> RestoreReport:
         """Do what the plan says; see `engine.restore.apply` and `via_api`.
 
         Raises `Unavailable` where that takes an API server, and there is none.
         """
         name, uid = self.request.name, self.request.uid
-        after = AFTER if second_look else None
+        after = self.request.second_look
         if planned.plan.options.via == "API":
             by_api = ApiSettings(restore=name, uid=uid, second_look_after=after)
             report = await apply_via_api(
@@ -208,8 +217,21 @@ class Session:
         await self._let_go()
         return report
 
+    async def prune(self) -> None:
+        """Delete what other restores of this cluster left, once it has been kept long enough."""
+        cluster = self.place.folder.partition("/")[0]
+        keep = self.request.keep_for
+        try:
+            async for folder in prune_places(self.place.store, cluster, keep=keep):
+                log.info("restore %s was kept long enough, and is gone", folder)
+        except StewardError as error:
+            self.tracker.report.warning(f"what old restores left is still there: {error}")
+
     async def undo(self) -> UndoReport:
-        """Take back what another restore has written; see `engine.restore.undo`."""
+        """Take back what another restore has written; see `engine.restore.undo`.
+
+        Raises `Unavailable` where that takes an API server, and there is none.
+        """
         include = self.request.options.include
         settings = UndoSettings(
             restore=self.request.name,
@@ -225,8 +247,8 @@ class Session:
     def _needed_api(self) -> ApiServer:
         if self.api is None:
             raise Unavailable(
-                "no API server answers, and via: API writes through it",
-                hint="via: Registry needs none",
+                "no API server may be asked, and via: API writes and deletes through it",
+                hint="a raw restore (via: Registry) needs none",
             )
         return self.api
 
@@ -248,8 +270,13 @@ async def opened(
             if isinstance(request.source, FromUndo)
             else folder_of(str(identity.cluster), request.name, request.uid)
         )
+        place = Place(store, folder, spool)
+        undone = await place.plan() if isinstance(request.source, FromUndo) else None
+        if undone is not None:  # it goes back the way it came
+            options = request.options.model_copy(update={"via": undone.options.via})
+            request = request.model_copy(update={"options": options})
         api = await _api_server(request, client, stack, report)
-        yield Session(request, client, api, Place(store, folder, spool), spool, tracker, stack)
+        yield Session(request, client, api, place, spool, tracker, stack)
 
 
 def store_of(request: RestoreRequest) -> StoreSettings:

@@ -113,8 +113,8 @@ async def save(planned: Planned, client: EtcdClient, place: Place, *, prefix: st
     await _check_absent(client, [item for item in writes if not item.live_revision])
     revision = planned.plan.revision
     with collecting(place, f"saved-{UNDO}") as (file, rows):
-        async for some in _existing(client, over):
-            await settled(asyncio.to_thread(_add, file, rows, some))
+        async for records in _existing(client, over):
+            await settled(asyncio.to_thread(_add, file, rows, records))
         await place.stash(UNDO, rows.rows(), file, revision=revision, prefix=prefix)
     with collecting(place, f"saved-{VALUES}") as (file, rows):
         for at in range(0, len(writes), _AT_ONCE):

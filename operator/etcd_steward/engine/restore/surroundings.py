@@ -1,14 +1,14 @@
 """What is live around the keys that are restored: all that the checks must know, read once."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from etcd_steward.engine.restore.checks import collector
+from etcd_steward.engine.restore.checks import collector, tokens
 from etcd_steward.engine.restore.checks.definitions import DEFINITIONS, custom
-from etcd_steward.engine.restore.drafts import Draft, unsettled
+from etcd_steward.engine.restore.drafts import Draft, written
 from etcd_steward.engine.restore.facts import (
     ClaimFacts,
     DefinitionFacts,
@@ -23,7 +23,6 @@ from etcd_steward.engine.restore.live import Live
 from etcd_steward.errors import Undecodable
 from etcd_steward.models.registry import KeyPath, Record
 from etcd_steward.registry import objectmeta, paths
-from etcd_steward.registry.decode import decode
 from etcd_steward.registry.nicknames import BUILTIN_WORDS
 from etcd_steward.registry.objectmeta import ObjectMeta
 
@@ -40,6 +39,8 @@ class Surroundings:
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     claims: dict[tuple[str, str], str | None] = field(default_factory=dict)
     """Their uids."""
+    accounts: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    """Uids of the ServiceAccounts that tokens in the plan are of."""
     definitions: dict[str, DefinitionFacts] = field(default_factory=dict)
     quotas: dict[tuple[str, str], QuotaFacts] = field(default_factory=dict)
     controllers_since: datetime | None = None
@@ -48,21 +49,20 @@ class Surroundings:
     """Objects that checks would have needed, and that are encrypted or damaged."""
 
 
-async def look_around(
-    drafts: Iterable[Draft], live: Live, prefix: str, mapping: Mapping[str, str]
-) -> Surroundings:
+async def look_around(drafts: Iterable[Draft], live: Live, prefix: str) -> Surroundings:
     """Read it, as little as the plan needs."""
     every = [one for one in drafts if not one.settled]
     found = Surroundings()
     reader = _Reader(live, prefix, found)
     names = {one.namespace for one in every if one.namespace is not None}
     names |= {one.name for one in every if one.resource == "namespaces"}
-    await reader.namespaces({mapping.get(name, name) for name in names})
-    if unsettled(every, "services"):
+    await reader.namespaces(names)
+    if written(every, "services"):
         async for key, _, facts in reader.below(b"services/specs/"):
             if isinstance(facts, ServiceFacts):
                 found.services[key] = facts
     await reader.volumes(every)
+    await reader.accounts(every)
     await reader.definitions(every)
     for name in sorted(name for name, there in found.namespaces.items() if there is not None):
         async for _, path, facts in reader.below(f"resourcequotas/{name}/".encode()):
@@ -132,6 +132,19 @@ class _Reader:
         for key, seen in (await self._live.look(sorted(claims))).items():
             self._found.claims[claims[key]] = seen.uid
 
+    async def accounts(self, drafts: Iterable[Draft]) -> None:
+        """The ServiceAccounts of token Secrets."""
+        wanted = {
+            self._live.root + f"serviceaccounts/{one.namespace}/{name}".encode(): (
+                one.namespace or "",
+                name,
+            )
+            for one in written(drafts, "secrets")
+            if one.meta is not None and (name := one.meta.annotations.get(tokens.ACCOUNT))
+        }
+        for key, seen in (await self._live.look(sorted(wanted))).items():
+            self._found.accounts[wanted[key]] = seen.uid
+
     async def definitions(self, drafts: Iterable[Draft]) -> None:
         """Those of the custom resources in the plan and of their owners, live or in the plan."""
         every = list(drafts)
@@ -161,13 +174,5 @@ class _Reader:
 
     async def controllers(self) -> None:
         """Since when the controller manager runs, as its Lease has it."""
-        key = self._live.root + collector.LEASE.encode()
-        record = (await self._live.get([key])).get(key)
-        if record is None:
-            return
-        try:
-            spec = decode(record.value).object.get("spec") or {}
-            if spec.get("holderIdentity") and spec.get("acquireTime"):
-                self._found.controllers_since = datetime.fromisoformat(spec["acquireTime"])
-        except (Undecodable, ValueError):
-            self._found.unreadable += 1
+        key = self._live.root + collector.LEASE
+        self._found.controllers_since = collector.began((await self._live.get([key])).get(key))

@@ -56,12 +56,19 @@ class Writer:
         Raises `OutOfSpace` for a full etcd, and what else concerns more than this piece; a piece
         that etcd will never take is `failed`.
         """
-        compare = [_unchanged(item.key, item.live_revision) for item in piece.items]
-        puts = [
-            stubs.RequestOp(request_put=stubs.PutRequest(key=item.key.encode(), value=value))
-            for item, value in zip(piece.items, values, strict=True)
-        ]
-        tries = 0
+        request = _Request(
+            piece,
+            values,
+            [_unchanged(item.key, item.live_revision) for item in piece.items],
+            [
+                stubs.RequestOp(request_put=stubs.PutRequest(key=item.key.encode(), value=value))
+                for item, value in zip(piece.items, values, strict=True)
+            ],
+        )
+        try:
+            return await self._try(request, again=self.resumed)
+        except TransientError:
+            pass  # an election, or its answer got lost: look, and try again
         async for attempt in stamina.retry_context(
             on=TransientError,
             attempts=None,
@@ -70,19 +77,22 @@ class Writer:
             wait_max=2.0,
         ):
             with attempt:
-                tries += 1
-                try:
-                    answer = await self.client.txn(compare, puts)
-                except InvalidInput as error:
-                    return [_failed(item, error.message) for item in piece.items]
-                if answer.succeeded:
-                    at = answer.header.revision
-                    return [
-                        Restored(key=item.key, outcome="written", revision=at, uid=item.uid)
-                        for item in piece.items
-                    ]
-                return await self._judge(piece, values, again=self.resumed or tries > 1)
+                return await self._try(request, again=True)
         raise AssertionError("stamina returns or raises")
+
+    async def _try(self, request: "_Request", *, again: bool) -> list[Restored]:
+        piece = request.piece
+        try:
+            answer = await self.client.txn(request.compare, request.puts)
+        except InvalidInput as error:
+            return [_failed(item, error.message) for item in piece.items]
+        if not answer.succeeded:
+            return await self._judge(piece, request.values, again=again)
+        at = answer.header.revision
+        return [
+            Restored(key=item.key, outcome="written", revision=at, uid=item.uid)
+            for item in piece.items
+        ]
 
     async def _judge(self, piece: Piece, values: Sequence[bytes], *, again: bool) -> list[Restored]:
         """What a refused transaction means: ours, done before, or somebody was faster."""
@@ -116,6 +126,16 @@ class Writer:
         # a controller has written its status, say.
         created = kv.create_revision > self.revision and not item.live_revision
         return "there" if again and created and item.uid and _uid(kv.value) == item.uid else "other"
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A transaction, made once however often it is tried."""
+
+    piece: Piece
+    values: Sequence[bytes]
+    compare: list[stubs.Compare]
+    puts: list[stubs.RequestOp]
 
 
 def pieces(items: Sequence[PlanItem]) -> Iterator[Piece]:

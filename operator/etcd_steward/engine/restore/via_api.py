@@ -16,6 +16,8 @@ from typing import Final
 from etcd_steward.deadline import Deadline
 from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.restore.api_bodies import (
+    ACCOUNTS,
+    DEFAULT_ACCOUNT,
     additions,
     body_of,
     over,
@@ -53,7 +55,6 @@ _LOOK: Final = 0.5
 _RETRIES: Final = (0.5, 2.0, 5.0, 10.0)
 """Seconds before each next try of what may succeed later."""
 _STATUS_TRIES: Final = 5
-_ACCOUNTS: Final = "serviceaccounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +303,7 @@ class _Apply:
         meta = live["metadata"]
         if self._is_ours(live):  # from before we were killed, or an answer was lost
             return _written(item, live)
-        if resource.name == _ACCOUNTS:
+        if resource.name == ACCOUNTS:
             return await self._merge(item, resource, target, live, body)
         owners = {one["uid"] for one in meta.get("ownerReferences") or ()}
         if owners & {uid for uid in self.uids.values() if uid}:
@@ -331,6 +332,9 @@ class _Apply:
             live = await self.api.get(resource, *target, managed_fields=True)
             if self._is_ours(live):
                 return _written(item, live)
+            if (resource.name, item.name) == (ACCOUNTS, DEFAULT_ACCOUNT):
+                version = str(item.live_revision)
+                return _written(item, await self._add(resource, target, live, body, version))
             wanted = await settled(asyncio.to_thread(over, body, live))
             wanted["metadata"]["uid"] = item.live_uid
             wanted["metadata"]["resourceVersion"] = str(item.live_revision)
@@ -356,15 +360,26 @@ class _Apply:
         body: Object | bytes,
     ) -> Restored:
         """Each new namespace has a ServiceAccount `default`: what the restored one had is added."""
-        change = await settled(asyncio.to_thread(additions, live, body))
-        change["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
-        merged = await self.api.patch(resource, *target, change)
+        version = live["metadata"]["resourceVersion"]
+        merged = await self._add(resource, target, live, body, version)
         return Restored(
             key=item.key,
             outcome="unchanged",
             uid=merged["metadata"]["uid"],
             message="it was there already: what the restored one had besides was added",
         )
+
+    async def _add(
+        self,
+        resource: ApiResource,
+        target: tuple[str | None, str],
+        live: Object,
+        body: Object | bytes,
+        version: str,
+    ) -> Object:
+        change = await settled(asyncio.to_thread(additions, live, body))
+        change["metadata"]["resourceVersion"] = version
+        return await self.api.patch(resource, *target, change, manager=self.manager)
 
     async def _with_status(
         self,

@@ -31,13 +31,19 @@ def check(
 ) -> None:
     """Block what nobody could read. `definitions`: by name, those live and those of the plan."""
     for one in drafts:
-        if one.settled or not custom(one) or one.path is None:
+        if not one.write or not custom(one) or one.path is None:
             continue
         found = definitions.get(one.resource)
         version = (one.header[1] or "").rpartition("/")[2]
         if found is None:
             if served is not None and served.find(one.resource) is not None:
                 continue  # newer than our table, or an aggregated API server's
+            if f"/{one.path.api_group}/".encode() not in one.key:  # no custom resource's key
+                one.block(
+                    "UnknownResource",
+                    f"nobody here knows {one.resource}, and no API server says that it serves it",
+                )
+                continue
             one.block(
                 "NoDefinition",
                 f"there is no CustomResourceDefinition {one.resource}: restore it first, or with "

@@ -31,7 +31,7 @@ async def check(drafts: Iterable[Draft], live: Live, *, live_source: bool) -> No
     """Block values that are written as nothing live is, and tell of strange finalizers."""
     folders: dict[bytes, list[Draft]] = {}
     for one in drafts:
-        if one.path is not None and not one.settled and one.verdict != "identical":
+        if one.path is not None and one.write:
             folders.setdefault(folder_of(one.path, one.key), []).append(one)
     everywhere: set[str] = set()
     left: list[tuple[list[Draft], set[str]]] = []
@@ -126,7 +126,7 @@ def versions(drafts: Iterable[Draft], served: "Served | None") -> None:
     """Block built-in objects in a version that this API server has no more."""
     known: dict[tuple[str, str], bool] = {}
     for one in drafts:
-        if one.settled or one.path is None or one.path.resource not in BUILTINS:
+        if not one.write or one.path is None or one.path.resource not in BUILTINS:
             continue
         _, api_version, kind, _ = one.header
         if api_version is None or kind is None:

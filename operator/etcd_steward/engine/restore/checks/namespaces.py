@@ -11,43 +11,35 @@ POD_SECURITY: Final = "pod-security.kubernetes.io/"
 
 
 def check(
-    drafts: Iterable[Draft],
-    there: Mapping[str, tuple[NamespaceFacts, ObjectMeta] | None],
-    mapping: Mapping[str, str],
-    *,
-    raw: bool,
+    drafts: Iterable[Draft], there: Mapping[str, tuple[NamespaceFacts, ObjectMeta] | None]
 ) -> None:
-    """Block what has no namespace, or one that goes. `there`: None where none is live.
-
-    Not `raw`: a namespace that is not there is created.
-    """
+    """Block what has no namespace, or one that goes. `there`: None where none is live."""
     every = list(drafts)
     planned = {one.name: one for one in every if one.resource == "namespaces"}
+    for one in planned.values():
+        _itself(one, there.get(one.name))
     for one in every:
-        if one.resource == "namespaces":
-            _itself(one, there.get(one.name))
-    for one in every:
-        if one.namespace is None or one.settled:
+        if one.namespace is None or not one.write:
             continue
-        target = mapping.get(one.namespace, one.namespace)
-        found = there.get(target)
-        own = planned.get(one.namespace)
+        name = one.namespace
+        found = there.get(name)
+        own = planned.get(name)
         if found is not None and found[0].terminating:
             one.block(
                 "NamespaceTerminating",
-                f"namespace {target} is being deleted: what is put into it now goes with it. Wait "
-                f"until it is gone (kubectl wait --for=delete namespace/{target}) and plan again",
+                f"namespace {name} is being deleted: what is put into it now goes with it. Wait "
+                f"until it is gone (kubectl wait --for=delete namespace/{name}) and plan again",
             )
-        elif raw and found is None and (own is None or own.settled):
+        elif found is None and (own is None or own.settled):
             why = f" ({own.message})" if own is not None else ""
             one.block(
                 "NoNamespace",
-                f"there is no namespace {target}, and the plan brings none{why}: create it first",
+                f"there is no namespace {name}, and the plan brings none{why}: create it first",
             )
 
 
 def _itself(draft: Draft, found: tuple[NamespaceFacts, ObjectMeta] | None) -> None:
-    if draft.settled or draft.verdict == "identical" or draft.meta is None:
+    if not draft.write or draft.meta is None:
         return
     if found is not None and found[0].terminating:
         draft.block("NamespaceTerminating", "it is being deleted: wait until it is gone")

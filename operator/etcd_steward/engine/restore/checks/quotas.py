@@ -18,17 +18,14 @@ _PLAIN: Final = {
 """Resources that a quota counts under their own name; the others as `count/deployments.apps`."""
 
 
-def check(
-    drafts: Iterable[Draft], quotas: Mapping[tuple[str, str], QuotaFacts], target: Mapping[str, str]
-) -> Iterator[str]:
+def check(drafts: Iterable[Draft], quotas: Mapping[tuple[str, str], QuotaFacts]) -> Iterator[str]:
     """A warning for each quota that would be exceeded. `quotas`: live, by namespace and name."""
     new: Counter[tuple[str, str]] = Counter()
     for one in drafts:
         if one.write and one.verdict == "create" and one.namespace is not None:
-            namespace = target.get(one.namespace, one.namespace)
-            new[namespace, f"count/{one.resource}"] += 1
+            new[one.namespace, f"count/{one.resource}"] += 1
             if one.resource in _PLAIN:
-                new[namespace, one.resource] += 1
+                new[one.namespace, one.resource] += 1
     for (namespace, name), quota in sorted(quotas.items()):
         if quota.scoped:
             continue

@@ -15,7 +15,7 @@ def check(drafts: Iterable[Draft], live: Mapping[bytes, ServiceFacts]) -> None:
     addresses = {one: key for key, facts in live.items() for one in facts.addresses}
     ports = {one: key for key, facts in live.items() for one in facts.node_ports}
     for draft in drafts:
-        if not isinstance(draft.facts, ServiceFacts):
+        if not draft.write or not isinstance(draft.facts, ServiceFacts):
             continue
         taken = [
             f"{address} by {_name(addresses[address])}"

@@ -21,16 +21,17 @@ def check(
     every = list(drafts)
     planned = {one.name: one for one in every if isinstance(one.facts, VolumeFacts)}
     for one in every:
-        if isinstance(one.facts, ClaimFacts) and one.facts.volume and not one.settled:
+        if isinstance(one.facts, ClaimFacts) and one.facts.volume and one.write:
             _claim(one, one.facts.volume, volumes, planned)
     coming = {
         (one.namespace or "", one.name): one.uid
         for one in every
-        if isinstance(one.facts, ClaimFacts) and not one.settled
+        if isinstance(one.facts, ClaimFacts)
+        and (one.write or one.verdict in {"identical", "differs"})
     }
     for one in planned.values():
         facts = one.facts
-        if one.settled or not isinstance(facts, VolumeFacts) or facts.claim is None:
+        if not one.write or not isinstance(facts, VolumeFacts) or facts.claim is None:
             continue
         uid = coming.get(facts.claim, claims.get(facts.claim))
         if facts.claim_uid and uid != facts.claim_uid:
