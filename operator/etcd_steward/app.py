@@ -226,7 +226,9 @@ async def restore(
         if not request.apply:
             return made
         tell(made)
-        done = await session.apply(planned)
+        deadline = Deadline.after(request.timeout + (request.second_look or 0.0))
+        async with deadline.enforce("the apply"):
+            done = await session.apply(planned)
         await session.prune()
         return ended(done, session.place, before=False)
 

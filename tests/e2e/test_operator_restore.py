@@ -188,27 +188,38 @@ async def test_a_plan_is_made_approved_applied_and_undone(
     assert not children(steward.server.pid)
 
 
-async def test_the_sample_is_understood_and_a_killed_apply_goes_on(
-    user: Restorer, shop: str, steward: Steward
+@pytest.mark.parametrize("dies", ["process", "operator", "in order"])
+async def test_the_sample_is_understood_and_an_apply_goes_on_whatever_dies(
+    user: Restorer, shop: str, steward: Steward, dies: str
 ) -> None:
     before = await user.uids(shop)
     await user.plane.kubectl("delete", "namespace", shop, timeout=90)
     sample, _ = yaml.safe_load_all((ROOT / "deploy/samples/restore.yaml").read_text())
-    sample["metadata"]["name"] = "from-memory"
+    name = f"from-memory-{dies.replace(' ', '-')}"
+    sample["metadata"]["name"] = name
     sample["spec"] |= {"include": {"namespaces": [shop]}, "mode": "Apply"}
     await user.apply(sample)
 
-    # Its process is killed, and with it whatever it was doing; the next attempt goes on.
     async def begun() -> bool:
-        status = (await user.get("erestore", "from-memory")).get("status", {})
+        status = (await user.get("erestore", name)).get("status", {})
         return bool(children(steward.server.pid)) and status.get("phase") == "Running"
 
     await wait_until(begun, "its process runs")
-    for pid in children(steward.server.pid):
-        os.kill(pid, signal.SIGKILL)
-    ended = await user.ended("from-memory")
+    match dies:
+        case "process":
+            for pid in children(steward.server.pid):
+                os.kill(pid, signal.SIGKILL)
+        case "operator":
+            await steward.server.kill()
+            await steward.server.start()
+        case _:
+            await steward.server.stop()
+            left = (await user.get("erestore", name))["status"]
+            assert left["phase"] in {"Pending", "Complete"}, left
+            await steward.server.start()
+    ended = await user.ended(name)
     assert ended["status"]["phase"] == "Complete", ended["status"]
-    assert ended["status"]["attempt"] == 2
+    assert ended["status"]["attempt"] == (2 if dies == "process" else 1)
     assert await user.uids(shop) == before
 
 
@@ -229,7 +240,7 @@ async def test_what_may_not_be_is_refused_in_words(
         (tenant, "foreign"): f"namespace {namespace} may not use the operator's own etcd",
         (user, "absent"): f"there is no EtcdBackup {NAMESPACE}/absent",
         (user, "unknown"): f"there is no EtcdSnapshot {NAMESPACE}/unknown",
-        (user, "nowhere"): "nothing of what is asked for was deleted",
+        (user, "nowhere"): "was deleted since revision",
         (user, "nothing"): "has no plan, and so has written nothing",
     }
     for (somebody, name), words in said.items():

@@ -20,7 +20,7 @@ from tests.support.runs import Heard, connection
 from tests.testbed import EtcdCluster
 from tests.testbed.rpc import raise_alarm
 
-COUNT = 40
+COUNT = 160
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def wanted(prefix: str, data: str = "new") -> dict[str, bytes]:
     """ConfigMaps in a namespace of the test's own."""
     space = prefix.strip("/").replace("/", "-")
     return {
-        f"{prefix}/configmaps/{space}/c{number:02}": config_map(f"c{number:02}", space, data)
+        f"{prefix}/configmaps/{space}/c{number:03}": config_map(f"c{number:03}", space, data)
         for number in range(COUNT)
     }
 

@@ -1,7 +1,12 @@
 """`restore namespace|object|undo` as people type them, on a real control plane."""
 
+import asyncio
+import fcntl
+import functools
 import json
+import os
 import secrets
+import termios
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import Said, steward
+from tests.support.cli import PROGRAM, Said, steward
 from tests.testbed import ControlPlane, wait_until
+from tests.testbed.process import clean_environment
 
 Object = dict[str, Any]
 
@@ -63,15 +69,14 @@ class Shop:
     name: str
     spool: Path
 
+    def words(self, *words: str | Path) -> list[str]:
+        """The arguments of a call."""
+        flags = (f"--kubeconfig={self.plane.kubeconfig}", f"--spool-dir={self.spool}")
+        every = ("restore", *words, *flags, *self.plane.etcd.connection_flags())
+        return [str(word) for word in every]
+
     async def steward(self, *words: str | Path) -> Said:
-        return await steward(
-            "restore",
-            *words,
-            f"--kubeconfig={self.plane.kubeconfig}",
-            f"--spool-dir={self.spool}",
-            *self.plane.etcd.connection_flags(),
-            timeout=120,
-        )
+        return await steward(*self.words(*words), timeout=120)
 
     async def restore(self, *words: str | Path) -> Said:
         return await self.steward(*words, "--no-second-look")
@@ -142,7 +147,7 @@ async def test_a_deleted_namespace_comes_back_out_of_etcds_own_memory(shop: Shop
     assert verdicts <= {"identical", "differs", "excluded"}
     nothing = await shop.restore("namespace", shop.name, "--apply")
     said = nothing.out + nothing.err  # what controllers have deleted since, they have made anew
-    assert "0 keys would be written" in said or "nothing of what is asked for was deleted" in said
+    assert "0 keys would be written" in said or "was deleted since revision" in said
 
     undone = await shop.steward("undo", told["place"], "--apply")
     assert undone.code == 0, undone.err
@@ -153,6 +158,34 @@ async def test_a_deleted_namespace_comes_back_out_of_etcds_own_memory(shop: Shop
         return not found.strip()
 
     await wait_until(gone, "the undo has taken all back")
+
+
+async def test_on_a_terminal_somebody_is_asked(shop: Shop) -> None:
+    await shop.plane.kubectl("delete", "secret", "db", f"--namespace={shop.name}")
+    words = shop.words("object", f"secret/{shop.name}/db", "--no-second-look")
+    for answer, code in ((b"n\n", 3), (b"\x03", 130), (b"y\n", 0)):
+        ours, theirs = os.openpty()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *PROGRAM,
+                *words,
+                stdin=theirs,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=clean_environment(),
+                start_new_session=True,
+                preexec_fn=functools.partial(fcntl.ioctl, theirs, termios.TIOCSCTTY, 0),
+            )
+            assert process.stdout is not None
+            async with asyncio.timeout(90):
+                said = await process.stdout.readuntil(b"Write 1 key? [y/N]: ")
+                os.write(ours, answer)
+                said += await process.stdout.read()
+                assert await process.wait() == code, said.decode()
+        finally:
+            os.close(ours)
+            os.close(theirs)
+    assert "Secret/db" in await shop.uids()
 
 
 async def test_one_object_comes_back_and_what_is_there_stays(shop: Shop) -> None:

@@ -11,8 +11,10 @@ import click
 from etcd_steward.cli.framework import Verb
 from etcd_steward.cli.output import warn
 from etcd_steward.cli.progress import reporting
+from etcd_steward.cli.registry_output import amount
 from etcd_steward.cli.restore_flags import Restoring, restore_options
 from etcd_steward.cli.running import run
+from etcd_steward.deadline import Deadline
 from etcd_steward.errors import PlanChanged, Refused
 from etcd_steward.models.registry import Filter
 from etcd_steward.models.run import Journal, Progress
@@ -145,7 +147,8 @@ async def _planned(session: "Session", restoring: Restoring, relay: Relay, outpu
 
     given = restoring.given
     with relay.shown(progress=given["progress"]):
-        planned = await session.plan()
+        async with Deadline.after(given["timeout"]).enforce("the plan"):
+            planned = await session.plan()
     plan = planned.plan
     if output == "table":
         show.print_plan(plan, every_key=given["keys"])
@@ -157,7 +160,8 @@ async def _planned(session: "Session", restoring: Restoring, relay: Relay, outpu
         return show.code_of(plan)
     _agree(plan, apply=given["apply"], approved=given["approve"])
     with relay.shown(progress=given["progress"]):
-        report = await session.apply(planned)
+        async with Deadline.after(given["timeout"]).enforce("the apply"):
+            report = await session.apply(planned)
     if output == "table":
         show.print_report(plan, report, session.place.url)
     else:
@@ -166,7 +170,7 @@ async def _planned(session: "Session", restoring: Restoring, relay: Relay, outpu
 
 
 def _agree(plan: "Plan", *, apply: bool, approved: str | None) -> None:
-    """Have somebody agree. Raises `Refused`, or `click.Abort` for a no."""
+    """Have somebody agree. Raises `Refused` if nobody does."""
     if approved is not None:
         if approved != plan.digest:
             raise PlanChanged(
@@ -182,7 +186,9 @@ def _agree(plan: "Plan", *, apply: bool, approved: str | None) -> None:
             hint=f"add --apply, or --approve {plan.digest} for exactly this plan",
         )
     with _interruptible():
-        click.confirm(f"\nWrite {plan.writes:,} keys?", abort=True, err=True)
+        agreed = click.confirm(f"\nWrite {amount(plan.writes, 'key')}?", err=True)
+    if not agreed:
+        raise Refused("nothing was written")
 
 
 @contextmanager

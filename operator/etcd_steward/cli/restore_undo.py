@@ -68,7 +68,8 @@ def undo(**given: Any) -> int:  # noqa: ANN401  # one for each flag
     if not given["apply"]:
         if not sys.stdin.isatty():
             raise Refused("nothing was undone: there is no terminal to ask on", hint="add --apply")
-        click.confirm(f"Take back what {url} has written?", abort=True, err=True)
+        if not click.confirm(f"Take back what {url} has written?", err=True):
+            raise Refused("nothing was undone")
     request = _request(url, given)
     return run(_undo(request, given["output"], progress=given["progress"]), stopping=_STOPPING)
 

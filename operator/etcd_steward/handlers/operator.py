@@ -181,6 +181,7 @@ class Replica:
         registry = kopf.OperatorRegistry()
         register(registry, context)
         health = self.acting = Health(context)
+        restores = Restores(context)
         over, ready = asyncio.Event(), asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
@@ -189,9 +190,9 @@ class Replica:
                 loops = [
                     group.create_task(Scheduler(context).run(), name="scheduler"),
                     group.create_task(Catalogue(context).run(), name="catalogue"),
-                    group.create_task(Restores(context).run(), name="restores"),
+                    group.create_task(restores.run(), name="restores"),
                     group.create_task(health.watch(), name="health"),
-                    group.create_task(self._end(context, over), name="end"),
+                    group.create_task(self._end(context, restores, over), name="end"),
                     group.create_task(self._listen_again(ready), name="signals"),
                 ]
                 log.info("watching EtcdBackups, EtcdSnapshots and EtcdRestores of all namespaces")
@@ -213,7 +214,7 @@ class Replica:
             self.acting = None
             self.metrics.keep_only(())
 
-    async def _end(self, context: Context, over: asyncio.Event) -> None:
+    async def _end(self, context: Context, restores: Restores, over: asyncio.Event) -> None:
         """Set `over` at a signal, or once this replica is replaced and has nothing under way."""
         elector = self.elector
         while not (elector is not None and elector.replaced and not context.under_way):
@@ -221,6 +222,7 @@ class Replica:
                 break
         else:
             log.info("another operator leads: this one stands by")
+        await restores.stop()
         over.set()
 
     async def _listen_again(self, ready: asyncio.Event) -> None:

@@ -27,18 +27,18 @@ class Restores:
     handled: dict[str, int] = field(default_factory=dict)
     """By uid: the version that we wrote last; older ones tell nothing new."""
 
+    ending: bool = False
+    """Nothing is begun any more."""
+
     async def run(self) -> None:
-        """Follow what the watch shows, for ever; told to end, stop what is under way."""
+        """Follow what the watch shows, for ever."""
         await self.context.inventory.complete.wait()
-        try:
-            while True:
-                self.context.restores_changed.clear()
-                self.turn()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self.context.timing.idle):
-                        await self.context.restores_changed.wait()
-        finally:
-            await self._stop()
+        while True:
+            self.context.restores_changed.clear()
+            self.turn()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.context.timing.idle):
+                    await self.context.restores_changed.wait()
 
     def turn(self) -> None:
         """Bring the tasks in line with what there is."""
@@ -51,7 +51,8 @@ class Restores:
         for uid in self.handled.keys() - there.keys():
             del self.handled[uid]
         for uid, asked in there.items():
-            if uid not in self.tasks and asked.wants_us and self._is_news(asked):
+            wanted = not self.ending and uid not in self.tasks and asked.wants_us
+            if wanted and self._is_news(asked):
                 self._start(asked)
 
     def _is_news(self, asked: Asked) -> bool:
@@ -70,7 +71,9 @@ class Restores:
             # As kopf does with a daemon: it is not tried again before this operator is another.
             log.error("EtcdRestore %s can't be driven any more", active.asked.key, exc_info=bug)
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """Stop what is under way, in order: before kopf ends, which cancels whatever is left."""
+        self.ending = True
         for active, _ in self.tasks.values():
             active.stop.set()
         if self.tasks:

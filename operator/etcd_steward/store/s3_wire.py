@@ -13,6 +13,7 @@ from urllib.parse import SplitResult
 
 from botocore.exceptions import ReadTimeoutError  # type: ignore[import-untyped]
 
+_AGENT: Final = {"user-agent": "etcd-steward"}
 _ERRORS: Final = 400
 _LONGEST_ERROR: Final = 64 * 1024
 
@@ -51,7 +52,7 @@ class Wire:
             return None
         whole = False
         try:
-            connection.request("GET", target, headers=headers)
+            connection.request("GET", target, headers=_AGENT | headers)
             with connection.getresponse() as answer:
                 body = answer.read(limit if answer.status < _ERRORS else _LONGEST_ERROR)
                 # Nothing of it is left to be read, and the server did not say that it hangs up.

@@ -12,7 +12,7 @@ from etcd_steward.engine.live_source import LiveSource
 from etcd_steward.engine.restore.deletion import BeforeDeletion, before_deletion
 from etcd_steward.engine.restore.live import Live
 from etcd_steward.engine.sources import Wanted
-from etcd_steward.errors import Compacted, NotFound
+from etcd_steward.errors import Compacted, NoSuchNamespace, NotFound
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.models.registry import Filter, Record
 from etcd_steward.models.restore import RestoreOptions
@@ -153,6 +153,9 @@ async def test_what_is_compacted_away_or_was_never_deleted_is_told(history: Hist
     await history.put("configmaps/shop/a", "first")
     with pytest.raises(NotFound, match="nothing of what is asked for was deleted since"):
         await history.before(Filter(namespaces=("shop",)))
+    with pytest.raises(NoSuchNamespace, match="no namespace shopp, and none was deleted") as wrong:
+        await history.before(Filter(namespaces=("shopp", "shop")))
+    assert (wrong.value.hint, wrong.value.names) == ("there are shop", ("shopp",))
     await history.delete("configmaps/shop/a")
     before = await history.before(Filter(namespaces=("shop",)))
     answer = await history.client.range(b"x")

@@ -257,6 +257,7 @@ async def test_into_another_namespace_and_back(here: Cluster, shop: str, tmp_pat
         plan = await planned(here, here, second, include, **mapping)
         assert plan.plan.writes == 0, [i for i in plan.plan.items if i.write]
         assert of(plan, "secrets", "db").verdict == "identical"
+        assert of(plan, "namespaces", shop).verdict == "identical"
         assert of(plan, "services", "web").verdict == "identical"
         assert of(plan, "deployments.apps", "web").verdict == "identical"
         plan.close()

@@ -1,6 +1,5 @@
 """Restoring through an API server that has something else there, dies, or refuses."""
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -79,7 +78,6 @@ async def test_what_is_there_is_overwritten_and_put_back(
         report = await apply_via_api(plan, here.api, place, Tracker(Heard()), SETTINGS)
         assert report.counts == {"written": 3}
         assert await data("changes") == {"a": "1"}
-        await asyncio.sleep(1.1)  # managedFields tell whole seconds
         await plane.kubectl("label", "configmap", "touched", "-n", mapped, "x=y")
         back = UndoSettings(restore="team.undo", uid="undo")
         undone = await undo_via_api(here.api, place, Tracker(Heard()), back)
@@ -125,9 +123,10 @@ async def test_one_that_died_goes_on(here: Cluster, namespace: str, tmp_path: Pa
                 await apply_via_api(begun, here.api, place, _Dies(step), SETTINGS)
         begun = await _again(place)
         report = await apply_via_api(begun, here.api, place, Tracker(Heard()), SETTINGS)
-        written = [one for one in report.restored if one.outcome == "written"]
-        assert len(written) == 22  # and the Namespace
-        assert report.read_back == 22
+        written = [one.key for one in report.restored if one.outcome == "written"]
+        own = [key for key in written if "/serviceaccounts/" not in key]  # who was faster?
+        assert len(own) == 22  # and the Namespace
+        assert report.read_back == len(written)
         found = (await here.get(mapped, "configmaps"))["items"]
         assert len(found) == 22  # and kube-root-ca.crt
         assert max(len(json.dumps(one)) for one in found) > len(LARGE)
@@ -253,8 +252,10 @@ async def test_as_people_type_it(here: Cluster, namespace: str, tmp_path: Path) 
     said = await steward(*verb, "--to=copy-of-it", "--apply", "--no-second-look", *flags)
     assert said.code == 0, said.err
     report = said.json()["result"]
-    # The namespace's own two, and what each namespace has: itself and its default account.
-    assert sorted(one["outcome"] for one in report["restored"]) == ["unchanged", *3 * ["written"]]
+    outcomes = {one["key"].split("/")[2]: one["outcome"] for one in report["restored"]}
+    account = outcomes.pop("serviceaccounts")  # every namespace has one: who was faster?
+    assert account in {"unchanged", "written"}
+    assert outcomes == {"namespaces": "written", "configmaps": "written"}
     assert {"a", "b"} <= {
         one["metadata"]["name"] for one in (await here.get("copy-of-it", "configmaps"))["items"]
     }

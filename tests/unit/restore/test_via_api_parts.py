@@ -72,6 +72,12 @@ def test_a_former_life_is_left_out() -> None:
     }
 
 
+def test_a_namespace_is_not_labelled_by_its_former_name() -> None:
+    labels = {"kubernetes.io/metadata.name": "shop", "team": "a"}
+    body = sent("Namespace", "namespaces", metadata={"labels": labels})
+    assert body["metadata"]["labels"] == {"team": "a"}
+
+
 def test_addresses_and_ports_are_the_targets() -> None:
     applied = json.dumps({"spec": {"ports": [{"port": 80, "nodePort": 30080}]}})
     spec = {

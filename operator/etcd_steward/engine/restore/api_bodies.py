@@ -25,6 +25,8 @@ DEFAULT_ACCOUNT: Final = "default"
 """A ServiceAccount that every namespace has, so that its like is added to and never replaced."""
 _DELETION: Final = frozenset({"foregroundDeletion", "orphan"})
 """Finalizers of a deletion that the garbage collector had under way."""
+_NAME_LABEL: Final = "kubernetes.io/metadata.name"
+"""On each Namespace, by the API server; another name makes another label."""
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _SA_UID: Final = "kubernetes.io/service-account.uid"
 _SA_TOKEN: Final = "kubernetes.io/service-account-token"  # noqa: S105
@@ -71,6 +73,7 @@ def body_of(
             creation_timestamp=None,
             deletion_timestamp=None,
             deletion_grace_period_seconds=None,
+            labels={label: text for label, text in meta.labels.items() if label != _NAME_LABEL},
             owner_references=owners,
             finalizers=tuple(one for one in meta.finalizers if one not in _DELETION),
         )

@@ -76,6 +76,8 @@ class _Undo:
     claim: Claim
     settings: UndoSettings
     done: dict[str, Undone] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    """The version that the apply has left of each, where it has left a report."""
 
     async def made(self) -> list[PlanItem]:
         """What the apply has written, in the order of its writing.
@@ -86,6 +88,7 @@ class _Undo:
         written = [item for item in self.plan.items if item.write]
         if result is not None:
             uids = {one.key: one.uid for one in result.restored if one.outcome == "written"}
+            self.versions = {one.key: one.revision for one in result.restored}
         else:
             uids = {}
             for at in range(0, len(written), AT_ONCE):
@@ -246,7 +249,9 @@ class _Undo:
             if live["metadata"]["uid"] != before["metadata"]["uid"]:
                 self._say(item, "changed-since", "it is another one by now")
                 return
-            if _touched_since(live, manager_of(self.claim.uid)):
+            version = int(live["metadata"]["resourceVersion"])
+            ours = version == self.versions.get(item.key)
+            if not ours and _touched_since(live, manager_of(self.claim.uid)):
                 self._say(item, "changed-since", "somebody has changed it since")
                 return
             before.pop("status", None)
@@ -261,11 +266,14 @@ class _Undo:
 
 
 def _touched_since(live: Object, manager: str) -> bool:
-    """Whether anybody else has written fields, but for the status, since the restore did."""
+    """Whether anybody else may have written fields, but for the status, since the restore did.
+
+    managedFields tell whole seconds: what is of the same one may be later.
+    """
     entries = live["metadata"].get("managedFields") or ()
     ours = [one.get("time", "") for one in entries if one.get("manager") == manager]
     return any(
-        one.get("time", "") > max(ours, default="")
+        one.get("time", "") >= max(ours, default="")
         for one in entries
         if one.get("manager") != manager and one.get("subresource") != "status"
     )

@@ -270,18 +270,22 @@ class _Apply:
         """Write a piece, and go on only if every API server can read it."""
         due = first.due(piece.items)
         await throttle.take(len(piece.items), piece.size)
-        await self._put(piece, (await settled(asyncio.to_thread(self._values, [piece])))[0])
+        (values,) = await settled(asyncio.to_thread(self._values, [piece]))
+        restored = await self.writer.write(piece, values)
+        written = {one.key for one in restored if one.outcome == "written"}
         try:
-            await first.show([item for item in due if self._outcome(item) == "written"])
+            await first.show([item for item in due if item.key in written])
         except Refused:
-            written = [self.done.pop(item.key) for item in piece.items]
-            for item in piece.items:
-                self.unnoted.pop(item.key, None)
-            await withdraw(self.client, piece.items, written)
+            if written:
+                await withdraw(self.client, piece.items, restored)
             raise
+        self._remember_also(piece, restored)
 
     async def _put(self, piece: Piece, values: Sequence[bytes]) -> None:
-        for one in await self.writer.write(piece, values):
+        self._remember_also(piece, await self.writer.write(piece, values))
+
+    def _remember_also(self, piece: Piece, restored: Iterable[Restored]) -> None:
+        for one in restored:
             self.done[one.key] = one
             if one.outcome == "written":
                 self.unnoted[one.key] = one.revision

@@ -87,19 +87,24 @@ async def found(
     missing = [one for one in include.namespaces if "*" not in one and one not in seen]
     where = f"{source.name} at revision {at or source.revision}"
     if missing:
-        known = await namespaces_of(source, prefix, at)
-        near = [alike for one in missing for alike in get_close_matches(one, known, n=3)]
-        names = list(dict.fromkeys([*near, *known]))
-        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-        error = NoSuchNamespace(
-            f"there is no namespace {', '.join(missing)} in {where}",
-            hint=f"there are {', '.join(names[:_TOLD]) or 'none'}{more}",
-        )
-        error.names = tuple(missing)
-        raise error
+        what = f"there is no namespace {', '.join(missing)} in {where}"
+        raise await no_such_namespace(what, missing, source, prefix, at)
     if all(one.related for one in drafts) and (narrowed(include) or not drafts):
         reference = Reference(*(words[0] if words else None for words in _words(include)))
         raise await explain_absence(source, reference, Wanted(include, prefix=prefix), at)
+
+
+async def no_such_namespace(
+    what: str, missing: Sequence[str], source: Source, prefix: str, at: int
+) -> NoSuchNamespace:
+    """An error that says which namespaces there are, those first that are like the missing."""
+    known = await namespaces_of(source, prefix, at)
+    near = [alike for one in missing for alike in get_close_matches(one, known, n=3)]
+    names = list(dict.fromkeys([*near, *known]))
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    error = NoSuchNamespace(what, hint=f"there are {', '.join(names[:_TOLD]) or 'none'}{more}")
+    error.names = tuple(missing)
+    return error
 
 
 def _words(include: Filter) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

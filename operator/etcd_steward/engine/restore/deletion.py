@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
 from etcd_steward.engine.live_source import LiveSource
-from etcd_steward.engine.restore import defaults
+from etcd_steward.engine.restore import asked, defaults
 from etcd_steward.engine.restore.drafts import Draft
 from etcd_steward.engine.restore.live import Live
 from etcd_steward.engine.sources import Change, Sized, Wanted, sized
@@ -106,7 +106,8 @@ async def before_deletion(
 ) -> tuple[BeforeDeletion, SourceRef]:
     """Find what of that which is asked for was deleted, and when.
 
-    Raises `NotFound` where nothing was since the last compaction.
+    Raises `NotFound` where nothing was since the last compaction, `NoSuchNamespace` where that
+    may be due to a name.
     """
     wanted = Wanted(options.include, options.exclude, prefix=prefix)
     names = options.include.namespaces
@@ -121,13 +122,24 @@ async def before_deletion(
         marks = await _deletions(source, wanted.whatever_labels(), deleted)
         objects = {key: at - 1 for key, at in marks.items()}
     if not namespaces and not objects:
-        raise NotFound(
-            "nothing of what is asked for was deleted since revision "
-            f"{await source.oldest()}, when etcd was last compacted",
-            hint="take a backup that was made before the deletion: `etcd-steward snapshot list`",
-        )
+        raise await _nothing(source, live, names, prefix)
     found = BeforeDeletion(source, live, wanted, namespaces, objects)
     return found, SourceRef(name=source.name, revision=found.revision, live=True)
+
+
+async def _nothing(source: LiveSource, live: Live, names: Sequence[str], prefix: str) -> NotFound:
+    """Why nothing was found: by its name, or since it is too late."""
+    since = f"since revision {await source.oldest()}, when etcd was last compacted"
+    keys = {live.root + f"namespaces/{name}".encode(): name for name in names if "*" not in name}
+    there = await live.look(keys)
+    missing = [name for key, name in keys.items() if key not in there]
+    if missing:
+        what = f"there is no namespace {', '.join(missing)}, and none was deleted {since}"
+        return await asked.no_such_namespace(what, missing, source, prefix, 0)
+    return NotFound(
+        f"nothing of what is asked for was deleted {since}",
+        hint="take a backup that was made before the deletion: `etcd-steward snapshot list`",
+    )
 
 
 class _Marks:

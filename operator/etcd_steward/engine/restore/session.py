@@ -119,26 +119,28 @@ class Session:
         return planned
 
     async def _make(self, approved: Plan | None) -> MadePlan:
+        try:
+            return await self._made(approved)
+        except NoSuchNamespace as error:
+            source = self.request.source
+            backups = source.store if isinstance(source, FromBackup) else store_of(self.request)
+            raise await told_where(error, backups, self.request.registry_prefix) from error
+
+    async def _made(self, approved: Plan | None) -> MadePlan:
         source, ref, options = await open_origin(
             self._pinned(approved), self.client, self.stack, self.tracker.report
         )
-        prefix = self.request.registry_prefix
-        try:
-            planned = await make_plan(
-                source,
-                ref,
-                self.client,
-                options,
-                prefix=prefix,
-                spool=self.spool,
-                tracker=self.tracker,
-                api=self.api,
-                time_to_live=self.request.time_to_live,
-            )
-        except NoSuchNamespace as error:
-            origin = self.request.source
-            backups = origin.store if isinstance(origin, FromBackup) else store_of(self.request)
-            raise await told_where(error, backups, prefix) from error
+        planned = await make_plan(
+            source,
+            ref,
+            self.client,
+            options,
+            prefix=self.request.registry_prefix,
+            spool=self.spool,
+            tracker=self.tracker,
+            api=self.api,
+            time_to_live=self.request.time_to_live,
+        )
         self.stack.callback(planned.close)
         return planned
 
