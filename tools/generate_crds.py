@@ -199,7 +199,8 @@ KINDS = (
                 (
                     "has(self.source.undoOf) || (has(self.include) && ("
                     "has(self.include.namespaces) || has(self.include.resources) || "
-                    "has(self.include.names) || has(self.include.labelSelector) || has(self.include.keyPrefixes)))"
+                    "has(self.include.names) || has(self.include.labelSelector) || "
+                    "has(self.include.keyPrefixes)))"
                 ),
                 "include must name something: to restore everything is to restore the cluster",
             ),

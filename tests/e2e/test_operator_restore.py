@@ -257,3 +257,34 @@ async def test_what_may_not_be_is_refused_in_words(
     ):
         assert words in await user.refused(restore(name, spec)), name
     assert not await seaweedfs.objects(bucket, "")
+
+
+async def test_a_plan_that_is_too_old_or_overtaken_is_not_applied(
+    user: Restorer, namespace: str
+) -> None:
+    words = (f"--namespace={namespace}", "--from-literal=a=1")
+    await user.plane.kubectl("create", "configmap", "settings", *words)
+    await user.plane.kubectl("delete", "configmap", "settings", f"--namespace={namespace}")
+    spec = {
+        "source": {"live": {"beforeDeletion": True}},
+        "include": {"namespaces": [namespace], "names": ["settings"]},
+    }
+    await user.apply(
+        restore("old", {**spec, "planTimeToLive": "1s"}),
+        restore("overtaken", spec),
+    )
+    digests = {}
+    for name in ("old", "overtaken"):
+        planned = await user.shown(name, lambda status: status.get("phase") in {"Planned", *ENDED})
+        assert planned["status"]["phase"] == "Planned", planned["status"]
+        assert planned["status"]["plan"]["writes"] == 1
+        digests[name] = planned["status"]["plan"]["digest"]
+    await user.plane.kubectl("create", "configmap", "settings", *words)
+    for name, said in (
+        ("old", "the plan could be approved until"),
+        ("overtaken", "changed since the plan was made: nothing was written"),
+    ):
+        await user.approve(name, digests[name])
+        ended = await user.ended(name)
+        assert ended["status"]["phase"] == "Failed"
+        assert said in condition(ended, "Failed")["message"], ended["status"]

@@ -261,3 +261,31 @@ async def test_another_namespace_through_the_api_and_back(shop: Shop) -> None:
 
     await wait_until(gone, "the undo has taken all back")
     assert await shop.uids() == before
+
+
+async def test_a_backup_is_named_by_its_url_its_store_or_its_file(
+    shop: Shop, tmp_path: Path
+) -> None:
+    store = f"file://{tmp_path}/store"
+    flags = (f"--store={store}", f"--spool-dir={shop.spool}")
+    saved = await steward("snapshot", "save", *flags, *shop.plane.etcd.connection_flags())
+    assert saved.code == 0, saved.err
+    url = saved.out.strip()
+    await shop.plane.kubectl("delete", "secret", "db", f"--namespace={shop.name}")
+
+    file = f"{url.removeprefix('file://')}/registry.parquet"
+    digests = set()
+    for place in (url, store, file):
+        looked = await shop.restore(
+            "object", f"secrets/{shop.name}/db", f"--from={place}", "--plan", "-o=json"
+        )
+        assert looked.code == 0, looked.err
+        (item,) = (one for one in looked.json()["plan"]["items"] if one.get("write"))
+        digests.add(item["sha256"])
+    assert len(digests) == 1
+    done = await shop.restore("namespace", shop.name, f"--from={store}", "--apply", "-o=json")
+    assert done.code == 0, done.err
+    assert done.json()["place"].startswith(f"{store}/")
+    assert [one["outcome"] for one in done.json()["result"]["restored"]] == ["written"]
+    again = await shop.restore("namespace", shop.name, f"--from={store}", "--apply")
+    assert (again.code, "0 keys would be written" in again.out) == (0, True), again.out

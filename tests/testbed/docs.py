@@ -54,7 +54,8 @@ class Sandbox:
         async with Shell(directory, aliases, self._environment(bucket)).started() as shell:
             ran = await run_page(text, shell, self._deeds(directory, shell))
         await self.kubernetes.kubectl(
-            "delete", "ebk,esnap,erestore", "--all", f"--namespace={NAMESPACE}", "--ignore-not-found"
+            *("delete", "ebk,esnap,erestore", "--all"),
+            *(f"--namespace={NAMESPACE}", "--ignore-not-found"),
         )
         return text, ran
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etcd_steward.engine.parquet_source import ParquetSource
 from etcd_steward.errors import IntegrityError
 from etcd_steward.models.manifest import StoredFile
 from etcd_steward.models.registry import Filter, Record, Selection
@@ -294,6 +295,15 @@ def test_a_namespace_is_read_without_its_neighbours() -> None:
     memory.reads.clear()
     assert len(file.namespaces()) == 30
     assert sum(memory.reads) < 0.01 * memory.size
+
+
+async def test_a_cluster_scoped_key_is_fetched_without_the_namespaces() -> None:
+    memory, stored = written(cluster(namespaces=30, each=1030))
+    source = ParquetSource(RegistryFile(memory, stored=stored), "a file")
+    memory.reads.clear()
+    found = await source.fetch([b"/registry/namespaces/team-007", b"/registry/namespaces/no"])
+    assert list(found) == [b"/registry/namespaces/team-007"]
+    assert sum(memory.reads) < 0.04 * memory.size
 
 
 def test_entries_fetch_no_values() -> None:

@@ -16,9 +16,9 @@ from etcd_steward.engine.charts import TALL, WIDE, Cell, line, treemap
 from etcd_steward.engine.object_log import key_of
 from etcd_steward.engine.objects import Reference
 from etcd_steward.engine.top import escaped
-from etcd_steward.engine.words import _WORDS
 from etcd_steward.errors import InvalidInput
 from etcd_steward.registry import paths
+from etcd_steward.registry.nicknames import BUILTIN_WORDS
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_kubectls_words_are_known() -> None:
         "ipaddress": "ipaddresses",
         "csinode": "csinodes",
     }.items():
-        assert _WORDS[word].resource == plural
+        assert BUILTIN_WORDS[word].resource == plural
 
 
 def test_the_key_of_an_object_leads_back_to_it() -> None:

@@ -113,6 +113,9 @@ class _Exactly(Chosen):
     def namespaces(self) -> frozenset[str] | None:
         return None if self._namespace is None else frozenset({self._namespace})
 
+    def cluster_scoped(self) -> bool:
+        return self._namespace is None
+
     def ranges(self) -> list[tuple[bytes, bytes]] | None:
         return [(key, key + b"\0") for key in sorted(self._keys)]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from etcd_steward.engine.restore.apply import ApplySettings, apply
 from etcd_steward.engine.restore.session import Session, opened
 from etcd_steward.engine.restore.undo import UndoSettings, undo
 from etcd_steward.etcd.client import EtcdClient
@@ -43,7 +42,7 @@ EXPECTED = {
 """What a seeded namespace gets back."""
 OTHERS = (
     "events", "leases", "services/endpoints", "endpointslices", "ipaddresses", "ranges",
-    "masterleases", "persistentvolumes",
+    "masterleases", "persistentvolumes", "horizontalpodautoscalers",
 )  # fmt: skip
 """What controllers write meanwhile, wherever it is."""
 
@@ -64,7 +63,9 @@ class Restored:
     informer: Informer
 
     @asynccontextmanager
-    async def session(self, namespace: str, uid: str = "") -> AsyncIterator[Session]:
+    async def session(
+        self, namespace: str, uid: str = "", second_look: float | None = None
+    ) -> AsyncIterator[Session]:
         """A restore of one namespace."""
         request = RestoreRequest(
             name=f"team.{namespace}",
@@ -76,29 +77,14 @@ class Restored:
             spool=SpoolSettings(directory=self.directory / "spool"),
             options=RestoreOptions(include=Filter(namespaces=(namespace,))),
             apply=True,
+            unthrottled=True,
+            second_look=second_look,
         )
         async with (
             EtcdClient.connect(request.etcd) as client,
             opened(request, client, Heard()) as session,
         ):
             yield session
-
-
-async def restore(
-    session: Session, *, second_look: float | None = STAYS
-) -> tuple[Plan, RestoreReport]:
-    """Plan and apply."""
-    planned = await session.plan()
-    settings = ApplySettings(
-        restore=session.request.name,
-        uid=session.request.uid,
-        unthrottled=True,
-        second_look_after=second_look,
-    )
-    report = await apply(
-        planned, session.client, session.api, session.place, session.tracker, settings
-    )
-    return planned.plan, report
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +112,9 @@ async def restored(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Re
 
 async def _restore_all(found: Restored) -> Restored:
     async def one(namespace: str) -> tuple[Plan, RestoreReport]:
-        async with found.session(namespace) as session:
-            return await restore(session)
+        async with found.session(namespace, second_look=STAYS) as session:
+            planned = await session.plan()
+            return planned.plan, await session.apply(planned)
 
     async with asyncio.TaskGroup() as group:
         tasks = {name: group.create_task(one(name)) for name in found.sources}
@@ -234,7 +221,8 @@ async def test_nothing_else_is_touched(restored: Restored) -> None:
 async def test_a_second_run_writes_nothing(restored: Restored) -> None:
     before = await entries(restored.plane.etcd)
     async with restored.session("billing", "billing2") as session:
-        plan, report = await restore(session, second_look=None)
+        planned = await session.plan()
+        plan, report = planned.plan, await session.apply(planned)
     assert plan.writes == 0
     assert report.counts == {}
     now = await entries(restored.plane.etcd)

@@ -350,27 +350,3 @@ async def test_another_clusters_backup_is_refused_unless_it_is_meant(registry: R
     async with registry.from_file(options, kube_system_uid=uid) as planned:
         assert planned.plan.writes
         assert uid in planned.plan.warnings[0]
-
-
-async def test_a_terminating_namespace_takes_nothing(registry: Registry) -> None:
-    kubectl = registry.plane.kubectl
-    await kubectl("create", "configmap", "held", "--namespace=checkout")
-    hold = json.dumps({"metadata": {"finalizers": ["example.com/hold"]}})
-    await kubectl("patch", "configmap", "held", "-n=checkout", "--type=merge", f"--patch={hold}")
-    await kubectl("delete", "namespace", "checkout", "--wait=false")
-    await kubectl(
-        "wait", "--for=delete", "cm/settings-0", "-n=checkout", "--timeout=60s", timeout=90
-    )
-    options = RestoreOptions(include=Filter(namespaces=("checkout",)))
-    try:
-        async with registry.from_file(options) as planned:
-            assert planned.plan.writes == 0
-            (blocked,) = {
-                one.reason
-                for one in planned.plan.items
-                if one.verdict == "blocked" and one.reason != "UnfinishedJob"
-            }
-            assert blocked == "NamespaceTerminating"
-    finally:
-        free = json.dumps({"metadata": {"finalizers": []}})
-        await kubectl("patch", "configmap", "held", "-n=checkout", "--type=merge", f"-p={free}")

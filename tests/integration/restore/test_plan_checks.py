@@ -310,6 +310,19 @@ async def test_namespaces_that_were_going_or_are_missing(bench: Bench) -> None:
     assert verdict(items["configmaps/a/one"]) == ("blocked", "NoNamespace")
 
 
+async def test_a_terminating_namespace_takes_nothing(bench: Bench) -> None:
+    await bench.then({"configmaps/a/one": config_map("one"), "configmaps/a/two": config_map("two")})
+    marked = {"deletionTimestamp": "2026-11-22T02:17:00Z"}
+    going = made("v1", "Namespace", "a", "", metadata=marked, status={"phase": "Terminating"})
+    await bench.now({"namespaces/a": going, "configmaps/a/two": config_map("two")})
+    items = await bench.items(existing_objects="Overwrite")
+    blocked = ("blocked", "NamespaceTerminating")
+    assert verdict(items["namespaces/a"]) == blocked
+    assert verdict(items["configmaps/a/one"]) == blocked
+    assert "kubectl wait --for=delete namespace/a" in items["configmaps/a/one"].message
+    assert verdict(items["configmaps/a/two"]) == ("identical", "")
+
+
 async def test_pod_security_that_would_be_rolled_back_is_told(bench: Bench) -> None:
     def namespace(level: str) -> bytes:
         labels = {"pod-security.kubernetes.io/enforce": level}

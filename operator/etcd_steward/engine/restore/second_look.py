@@ -7,6 +7,7 @@ the restore lasts. It is done in etcd, so that it costs the API server nothing.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,8 +30,10 @@ _KEYS: Final = 100
 _BYTES: Final = 1 << 20
 _TOLD: Final = 5
 """Fields of one object that are named."""
-_CONTROLLERS_OWN: Final = ("status", "metadata.managedFields", "metadata.generation")
-"""What nobody meant when it changes."""
+_CONTROLLERS_OWN: Final = re.compile(
+    r"status\b|metadata\.(managedFields|generation)\b|metadata\.annotations\[[^/]*kubernetes\.io/"
+)
+"""What nobody means when it changes: `deployment.kubernetes.io/revision` is the controller's."""
 
 
 async def look_again(planned: Planned, report: RestoreReport, client: EtcdClient) -> SecondLook:
@@ -106,7 +109,7 @@ def fate(item: PlanItem, written: bytes, now: bytes) -> str:
 def changed_fields(before: dict[str, Any], after: dict[str, Any]) -> str:
     """Which fields are not the same that a person or a controller has meant; empty if none."""
     found = changes(before, after)
-    meant = [one.path for one in found if not one.path.startswith(_CONTROLLERS_OWN)]
+    meant = [one.path for one in found if not _CONTROLLERS_OWN.match(one.path)]
     if not meant:
         return ""
     more = f" and {len(meant) - _TOLD} more" if len(meant) > _TOLD else ""

@@ -1,6 +1,7 @@
 """What is live around the keys that are restored: all that the checks must know, read once."""
 
-from collections.abc import AsyncIterator, Iterable
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,6 +24,7 @@ from etcd_steward.engine.restore.live import Live
 from etcd_steward.errors import Undecodable
 from etcd_steward.models.registry import KeyPath, Record
 from etcd_steward.registry import objectmeta, paths
+from etcd_steward.registry.envelope import ENCRYPTED
 from etcd_steward.registry.nicknames import BUILTIN_WORDS
 from etcd_steward.registry.objectmeta import ObjectMeta
 
@@ -57,10 +59,7 @@ async def look_around(drafts: Iterable[Draft], live: Live, prefix: str) -> Surro
     names = {one.namespace for one in every if one.namespace is not None}
     names |= {one.name for one in every if one.resource == "namespaces"}
     await reader.namespaces(names)
-    if written(every, "services"):
-        async for key, _, facts in reader.below(b"services/specs/"):
-            if isinstance(facts, ServiceFacts):
-                found.services[key] = facts
+    await reader.services(every)
     await reader.volumes(every)
     await reader.accounts(every)
     await reader.definitions(every)
@@ -78,12 +77,14 @@ class _Reader:
         self._prefix = prefix
         self._found = found
 
-    async def below(self, folder: bytes) -> AsyncIterator[tuple[bytes, KeyPath, Facts]]:
-        """The objects of a folder, with their facts."""
+    async def below(
+        self, folder: bytes, meant: Callable[[bytes], object] = bool
+    ) -> AsyncIterator[tuple[bytes, KeyPath, Facts]]:
+        """The objects of a folder, with their facts: those whose values are `meant`."""
         async with aclosing(self._live.below(self._live.root + folder)) as pages:
             async for records in pages:
                 for record in records:
-                    read = self._read(record)
+                    read = self._read(record) if meant(record.value) else None
                     if read is not None:
                         yield record.key, *read
 
@@ -97,6 +98,22 @@ class _Reader:
             self._found.unreadable += 1
             return None
         return path, facts
+
+    async def services(self, drafts: Iterable[Draft]) -> None:
+        """Every Service that may hold what those in the plan had; the others are not decoded."""
+        wanted = [
+            one.facts for one in written(drafts, "services") if isinstance(one.facts, ServiceFacts)
+        ]
+        words = {re.escape(word.encode()) for facts in wanted for word in facts.addresses}
+        if any(facts.node_ports for facts in wanted):
+            words |= {b"NodePort", b"LoadBalancer"}
+        if not words:
+            return
+        words.add(re.escape(ENCRYPTED))
+        meant = re.compile(b"|".join(sorted(words))).search
+        async for key, _, facts in self.below(b"services/specs/", meant):
+            if isinstance(facts, ServiceFacts):
+                self._found.services[key] = facts
 
     async def namespaces(self, names: Iterable[str]) -> None:
         """Those of these names."""

@@ -2,14 +2,17 @@
 
 Nobody can ask the other clients; a probe that writes as they do stands for them, one small key some
 twenty times a second, before the restore and while it goes on. What is compared is what is slow in
-it, its 90th percentile (the 99th of a few dozen probes is their slowest, and says nothing), and the
-limit lies below twice, so that there is room for the answer to take effect.
+it, its 80th percentile (the 99th of a few dozen probes is their slowest, and says nothing), and the
+limit lies below twice, so that there is room for the answer to take effect. What it was does not
+stay: others come and go. So the restore pauses for a moment again and again, and is compared with
+that.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,11 +31,13 @@ _TTL: Final = 6 * 3600
 """Seconds after which the key of a dead process goes."""
 _JUDGED: Final = 20
 """Probes that are judged together, each once: what was slow at another rate says nothing."""
+_PAUSED: Final = 8
+"""Probes of each pause."""
 _LIMIT: Final = 1.5
 """How many times its former latency a write may take."""
 _FIRST, _LEAST = 200.0, 50.0
 """Keys per second to begin with, and however slow others are: a restore must end."""
-_FASTER, _SLOWER = 1.15, 0.6
+_FASTER, _SLOWER = 1.3, 0.6
 _WEIGHT: Final = 8 << 10
 """Bytes that count as another key."""
 _FAILED: Final = 10.0
@@ -47,10 +52,22 @@ class Throttle:
     rate: float = _FIRST
     """Keys per second."""
     before: float = 0.0
-    """Seconds that a slow write took before the restore."""
+    """Seconds that a slow write takes without the restore."""
     during: float = 0.0
-    """And takes now."""
+    """And with it."""
+    _going: asyncio.Event = field(default_factory=asyncio.Event)
     _next: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._going.set()
+
+    def pause(self) -> None:
+        """Let nothing pass until `resume`."""
+        self._going.clear()
+
+    def resume(self) -> None:
+        """Let keys pass."""
+        self._going.set()
 
     async def take(self, keys: int, size: int) -> None:
         """Wait until so many keys of `size` bytes together may be written."""
@@ -59,6 +76,7 @@ class Throttle:
         self._next = begin + (keys + size / _WEIGHT) / self.rate
         if begin > now:
             await asyncio.sleep(begin - now)
+        await self._going.wait()
 
     def judge(self, latencies: Sequence[float]) -> None:
         """Go faster or slower, by the newest latencies."""
@@ -91,9 +109,7 @@ async def throttled(client: EtcdClient, run: str) -> AsyncIterator[Throttle]:
         before = [await _probe(client, key, lease) for _ in range(_BEFORE)]
         throttle = Throttle(before=_slow(before))
         async with together() as group:
-            measuring = group.create_task(
-                _measure(client, key, lease, throttle), name="probe latency"
-            )
+            measuring = group.create_task(_measure(client, key, lease, throttle, before))
             yield throttle
             measuring.cancel()
     finally:
@@ -110,19 +126,27 @@ async def _probe(client: EtcdClient, key: bytes, lease: int) -> float:
     return took
 
 
-async def _measure(client: EtcdClient, key: bytes, lease: int, throttle: Throttle) -> None:
-    latencies: list[float] = []
+async def _measure(
+    client: EtcdClient, key: bytes, lease: int, throttle: Throttle, before: Sequence[float]
+) -> None:
+    """Probe with the restore paused, then with it, for ever."""
+    quiet = deque(before, maxlen=_BEFORE)
     while True:
-        try:
-            latencies.append(await _probe(client, key, lease))
-        except StewardError:
-            latencies.append(_FAILED)
-            await asyncio.sleep(_PAUSE)
-        if len(latencies) == _JUDGED:
-            throttle.judge(latencies)
-            latencies.clear()
+        throttle.pause()
+        quiet.extend([await _probe_anyhow(client, key, lease) for _ in range(_PAUSED)])
+        throttle.before = _slow(quiet)
+        throttle.resume()
+        throttle.judge([await _probe_anyhow(client, key, lease) for _ in range(_JUDGED)])
 
 
-def _slow(latencies: Sequence[float]) -> float:
-    """The 90th percentile."""
-    return sorted(latencies)[int(len(latencies) * 0.9)]
+async def _probe_anyhow(client: EtcdClient, key: bytes, lease: int) -> float:
+    try:
+        return await _probe(client, key, lease)
+    except StewardError:
+        await asyncio.sleep(_PAUSE)
+        return _FAILED
+
+
+def _slow(latencies: Collection[float]) -> float:
+    """The 80th percentile."""
+    return sorted(latencies)[int(len(latencies) * 0.8)]
