@@ -91,6 +91,7 @@ async def fetch(place: Place, name: str) -> Fetched | None:
     if registry is None:
         return None
     file = place.spool.create(f"fetched-{name}")
+    file.path.unlink()  # it lives as long as it is open, and its name is free again
     return Fetched(file, await settled(asyncio.to_thread(_copied, registry, file)))
 
 
