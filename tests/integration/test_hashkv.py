@@ -222,6 +222,10 @@ def _gzip(path: Path, target: Path) -> None:
     target.write_bytes(gzip.compress(path.read_bytes(), 1))
 
 
+def _rename(path: Path, old: str, new: str) -> None:
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+
+
 async def test_of_members_and_a_file_beside_them(
     etcd_mtls: EtcdCluster, key_prefix: str, tmp_path: Path
 ) -> None:
@@ -240,8 +244,7 @@ async def test_of_members_and_a_file_beside_them(
     assert said.code == 0, said
     assert "They hold the same data" in said.out
     # A key that has changed on disk, in pages freed since too: the structure is sound, the hash not.
-    old, new = (f"{key_prefix}{name}".encode() for name in "ab")
-    path.write_bytes(path.read_bytes().replace(old, new))
+    _rename(path, f"{key_prefix}a", f"{key_prefix}b")
     said = await steward("hashkv", path, *flags)
     assert said.code == 4, said
     assert "DIFFERENT" in said.out
