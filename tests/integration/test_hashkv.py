@@ -243,7 +243,7 @@ async def test_of_members_and_a_file_beside_them(
     said = await steward("hashkv", path, *flags)
     assert said.code == 0, said
     assert "They hold the same data" in said.out
-    # A key that has changed on disk, in pages freed since too: the structure is sound, the hash not.
+    # A key that has changed on disk, in freed pages too: the structure is sound, the hash is not.
     _rename(path, f"{key_prefix}a", f"{key_prefix}b")
     said = await steward("hashkv", path, *flags)
     assert said.code == 4, said
