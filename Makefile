@@ -50,7 +50,10 @@ bench: servers  ## the figures that the documentation names
 	$(PY) -m benchmarks.listing
 	$(PY) -m benchmarks.sidecar
 	$(PY) -m benchmarks.namespace
+	$(PY) -m benchmarks.export
 	$(PY) -m benchmarks.hashkv
+	$(PY) -m benchmarks.planning
+	$(PY) -m benchmarks.restoring
 
 generate: setup  ## CRDs, schemas and stubs from models and protocol
 	$(PY) tools/generate_crds.py
@@ -72,7 +75,8 @@ node-test: setup  ## deploy/ in Pods on a real Kubernetes node, in namespaces of
 	@$(PY) -m tests.testbed.node
 	$(PY) -m pytest tests/node
 
-soak: servers  ## ten simulated weeks of an hourly schedule, with kills and outages (about two hours)
+soak: servers  ## ten simulated weeks of an hourly schedule, with kills and outages (about two hours); restores that stay
+	RESTORED_FOR=300 $(PY) -m pytest tests/integration/restore/test_apply_namespaces.py
 	ETCD_STEWARD_SOAK=hourly $(PY) -m pytest tests/e2e/test_standing_weeks.py -o log_cli=true
 
 clean:  ## remove what was built here; the cache folder of the servers stays
