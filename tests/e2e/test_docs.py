@@ -27,6 +27,7 @@ NOT_RUN = {
     "make setup   ": "this very run",
     "cd /etc/kubernetes/pki/etcd": "done on a control plane host, with kubeadm's CA",
     "kubectl delete ebk,esnap --all -A": "would take the sandbox down for the other pages",
+    "etcd-steward restore undo s3://": "tests/integration/test_cli_restore.py undoes a restore",
     "INSTALL httpfs": "tests/integration/test_sidecar.py asks DuckDB this over S3",
     "python -m tests.testbed up": "this very run; tests/integration/testbed runs `up`",
 }

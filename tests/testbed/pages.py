@@ -33,6 +33,8 @@ _DEED = re.compile(r"^<!-- sandbox: (\S+) -->$")
 _FILE_NAME = re.compile(r"^# ([\w.-]+\.yaml)$")
 _WORD = re.compile(r"(?<![\w/.-])[A-Za-z]{4,}(?![\w/.-])")
 _HEX = re.compile(r"^[a-f]+$")
+_WAITING = re.compile(r"^[A-Z][a-z ]+ \.\.\.$")
+"""A line of progress: only a slow machine sees it."""
 
 Deeds = Mapping[str, Callable[[], Awaitable[None]]]
 
@@ -243,7 +245,8 @@ class Shell:
         except asyncio.IncompleteReadError as error:
             raise TestbedError(f"line {command.line}: bash has gone: {error.partial!r}") from error
         said_text = self.aliases.page(said[:-1].decode(errors="replace"))
-        printed = [line.rstrip() for line in said_text.splitlines()]
+        lines = [line.rstrip() for line in said_text.splitlines()]
+        printed = [line for line in lines if not _WAITING.match(line)]
         if command.head is not None and len(printed) > command.head:
             printed = [*printed[: command.head], ELLIPSIS]
         return Ran(command, int(status[:-1]), tuple(printed))

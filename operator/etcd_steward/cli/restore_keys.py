@@ -1,6 +1,5 @@
 """`etcd-steward restore namespace` and `restore object`: keys of the registry, brought back."""
 
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from etcd_steward.cli.output import warn
 from etcd_steward.cli.progress import reporting
 from etcd_steward.cli.registry_output import amount
 from etcd_steward.cli.restore_flags import Restoring, restore_options
-from etcd_steward.cli.running import run
+from etcd_steward.cli.running import agreed, run
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import PlanChanged, Refused
 from etcd_steward.models.registry import Filter
@@ -158,7 +157,7 @@ async def _planned(session: "Session", restoring: Restoring, relay: Relay, outpu
         if output != "table":
             show.emit_outcome(plan, None, session.place.url, output)
         return show.code_of(plan)
-    _agree(plan, apply=given["apply"], approved=given["approve"])
+    await _agree(plan, apply=given["apply"], approved=given["approve"])
     with relay.shown(progress=given["progress"]):
         async with Deadline.after(given["timeout"]).enforce("the apply"):
             report = await session.apply(planned)
@@ -169,7 +168,7 @@ async def _planned(session: "Session", restoring: Restoring, relay: Relay, outpu
     return show.code_of(plan, report)
 
 
-def _agree(plan: "Plan", *, apply: bool, approved: str | None) -> None:
+async def _agree(plan: "Plan", *, apply: bool, approved: str | None) -> None:
     """Have somebody agree. Raises `Refused` if nobody does."""
     if approved is not None:
         if approved != plan.digest:
@@ -185,17 +184,5 @@ def _agree(plan: "Plan", *, apply: bool, approved: str | None) -> None:
             "nothing was written: there is no terminal to ask on",
             hint=f"add --apply, or --approve {plan.digest} for exactly this plan",
         )
-    with _interruptible():
-        agreed = click.confirm(f"\nWrite {amount(plan.writes, 'key')}?", err=True)
-    if not agreed:
+    if not await agreed(f"\nWrite {amount(plan.writes, 'key')}?"):
         raise Refused("nothing was written")
-
-
-@contextmanager
-def _interruptible() -> "Iterator[None]":
-    """Let Ctrl-C end a question: while it is asked, nobody turns the loop that would stop."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Coroutine
 from types import FrameType
 from typing import Any, TypeVar
@@ -44,6 +45,22 @@ def run(work: Coroutine[Any, Any, Result], *, stopping: str = _STOPPING) -> Resu
     the second ends the process on the spot, threads and all.
     """
     return asyncio.run(_cancellable(work, stopping))
+
+
+async def agreed(question: str) -> bool:
+    """Ask on the terminal whether to go on, as `click.confirm` does, in a loop that stays awake.
+
+    Locks are kept alive meanwhile, and Ctrl-C ends the question as it ends all other work.
+    """
+    click.echo(f"{question} [y/N]: ", nl=False, err=True)
+    loop = asyncio.get_running_loop()
+    answered = asyncio.Event()
+    loop.add_reader(sys.stdin, answered.set)
+    try:
+        await answered.wait()
+    finally:
+        loop.remove_reader(sys.stdin)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 async def _cancellable(work: Coroutine[Any, Any, Result], stopping: str) -> Result:

@@ -1,5 +1,6 @@
 """The test bed's etcd: sizes, versions, TLS, users, alarms, and what may be done to members."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from backports import zstd
 from tests.testbed import Auth, Authority, EtcdCluster, TestbedError, binary
 from tests.testbed.bulk import churn, entries, load
 from tests.testbed.certs import DAY
-from tests.testbed.process import check_output
+from tests.testbed.process import check_output, wait_until
 from tests.testbed.rpc import connected, raise_alarm
 
 
@@ -80,7 +81,14 @@ async def test_members_can_be_stopped_killed_paused_and_come_back(tmp_path: Path
         await etcd.etcdctl("put", "/key", "before")
         first, second, third = etcd.members
         await first.kill()
-        await etcd.etcdctl("put", "/key", "one away", endpoints=[second.endpoint])
+
+        async def written() -> bool:  # not while the others elect a leader
+            with contextlib.suppress(TestbedError):
+                await etcd.etcdctl("put", "/key", "one away", endpoints=[second.endpoint])
+                return True
+            return False
+
+        await wait_until(written, "two of three take writes")
         await second.stop()
         with pytest.raises(TestbedError):
             await etcd.etcdctl("get", "/key", "--command-timeout=1s", endpoints=[third.endpoint])
@@ -91,8 +99,14 @@ async def test_members_can_be_stopped_killed_paused_and_come_back(tmp_path: Path
             await etcd.etcdctl("get", "/key", "--command-timeout=1s", endpoints=[third.endpoint])
         third.resume()
         await third.restart()
-        value = await etcd.etcdctl("get", "/key", "--print-value-only", endpoints=[third.endpoint])
-        assert value == "one away\n"
+
+        async def read() -> bool:
+            with contextlib.suppress(TestbedError):
+                words = ("get", "/key", "--print-value-only")
+                return await etcd.etcdctl(*words, endpoints=[third.endpoint]) == "one away\n"
+            return False
+
+        await wait_until(read, "the member that was away has what was written")
 
 
 @pytest.mark.parametrize(("corrupt", "name"), [(True, "CORRUPT"), (False, "NOSPACE")])
