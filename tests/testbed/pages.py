@@ -170,7 +170,15 @@ class Ran:
     command: Command
     status: int
     printed: tuple[str, ...]
-    """Standard output and error, in the page's names, shortened as the page asks."""
+    """Standard output and error, in the page's names."""
+
+    @property
+    def excerpt(self) -> tuple[str, ...]:
+        """As much of it as the page asks for."""
+        head = self.command.head
+        if head is None or len(self.printed) <= head:
+            return self.printed
+        return (*self.printed[:head], ELLIPSIS)
 
     def faults(self, *, shown: bool = True) -> list[str]:
         """Say what differs from the page; without `shown` only an unexpected exit status."""
@@ -180,6 +188,7 @@ class Ran:
             return [f"{where}\nexits with {self.status}, not {self.command.status}:\n{said}"]
         if not shown:
             return []
+        # Of all that it prints: which rows come first depends on what else has run.
         lacking = words("\n".join(self.command.shown)) - words(said)
         if lacking:
             return [f"{where}\nprints none of {sorted(lacking)}:\n{said}"]
@@ -246,10 +255,8 @@ class Shell:
             raise TestbedError(f"line {command.line}: bash has gone: {error.partial!r}") from error
         said_text = self.aliases.page(said[:-1].decode(errors="replace"))
         lines = [line.rstrip() for line in said_text.splitlines()]
-        printed = [line for line in lines if not _WAITING.match(line)]
-        if command.head is not None and len(printed) > command.head:
-            printed = [*printed[: command.head], ELLIPSIS]
-        return Ran(command, int(status[:-1]), tuple(printed))
+        printed = tuple(line for line in lines if not _WAITING.match(line))
+        return Ran(command, int(status[:-1]), printed)
 
     async def must(self, text: str) -> None:
         """Run a command that the page does not show. Raises TestbedError if it fails."""
@@ -283,7 +290,7 @@ def rewritten(text: str, ran: Sequence[Ran]) -> str:
     lines = text.splitlines()
     for one in sorted(ran, key=lambda one: one.command.line, reverse=True):
         start = one.command.line - 1 + len(one.command.text.splitlines())
-        lines[start : start + len(one.command.shown)] = one.printed
+        lines[start : start + len(one.command.shown)] = one.excerpt
     return "\n".join(lines) + "\n"
 
 
