@@ -21,7 +21,7 @@ from etcd_steward.registry import paths
 from etcd_steward.registry.columns import ends_of
 from etcd_steward.registry.lanes import Mask, Offsets, starts_of
 from etcd_steward.registry.paths import root_of
-from etcd_steward.registry.records import Record, read_live, read_record
+from etcd_steward.registry.records import read_live, read_record
 from etcd_steward.registry.selection import Chosen
 from etcd_steward.registry.table import Rows
 from etcd_steward.registry.wire import Malformed
@@ -151,13 +151,6 @@ def _read(kvs: KeyValues) -> _Found:
     numbers = (fields.create, mod, fields.version, fields.lease)
     columns = (fields.key_size, fields.value_size, *numbers)
     return _Found(data, fields.key_at, fields.value_at, columns)
-
-
-def _odd(data: bytes, at: int, end: int) -> Record:
-    try:
-        return read_record(lambda one, size: data[one : one + size], at, end - at)
-    except Malformed as error:
-        raise Unavailable(f"etcd sent a key that can't be understood: {error}") from error
 
 
 def _labels(value: bytes) -> Mapping[str, str] | None:
