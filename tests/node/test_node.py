@@ -3,7 +3,9 @@
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -134,21 +136,9 @@ async def manifests(node: Node, bucket: str) -> list[str]:
 async def test_a_schedule_survives_its_leader_and_its_kubelet(node: Node, tmp_path: Path) -> None:
     own, user = installation(tmp_path), User(node.kubernetes)
     await install(node, own)
-    bucket = await node.s3.create_bucket("scheduled")
-    tls = node.etcd.tls
-    assert tls is not None
-    files = {"ca.crt": tls.ca_file, "tls.crt": tls.client.cert, "tls.key": tls.client.key}
-    await user.apply(secret("etcd-tls", {name: at.read_text() for name, at in files.items()}))
-    etcd = {
-        "endpoints": [node.etcd.pod_endpoint],
-        "serverName": "localhost",
-        "tls": {"secretName": "etcd-tls"},
-    }
-    store = s3_store(node.s3, bucket, endpoint=node.s3.pod_endpoint)
     await all_ready(node, 2)
     await confined(node)
-    spec = {"etcd": etcd, "store": store, "schedule": "* * * * *", "timeZone": "Europe/Berlin"}
-    await user.apply(backup("minutely", spec))
+    spec = await overdue(node, user)
 
     first = await first_running(user, "minutely")
     before = await leader(node)
@@ -170,12 +160,52 @@ async def test_a_schedule_survives_its_leader_and_its_kubelet(node: Node, tmp_pa
     # Where a run took longer than a minute, ticks have passed meanwhile: those are counted.
     missed = (await user.get("ebk", "minutely"))["status"].get("missedRuns", 0)
     assert len(ticks) + missed == (ticks[-1] - ticks[0]) / MINUTE + 1, "none is lost"
+    bucket = spec["store"]["s3"]["bucket"]
     assert len(await manifests(node, bucket)) == len(ticks), "none is doubled"
     assert not await node.s3.open_uploads(bucket)
 
     stored = await node.s3.objects(bucket)
     await remove(node, own)
     assert await node.s3.objects(bucket) == stored
+
+
+async def overdue(node: Node, user: User) -> Object:
+    """Declare a backup of the node's own etcd that has a tick behind it, so that a run is due now.
+
+    Returns its spec.
+    """
+    tls = node.etcd.tls
+    assert tls is not None
+    files = {"ca.crt": tls.ca_file, "tls.crt": tls.client.cert, "tls.key": tls.client.key}
+    await user.apply(secret("etcd-tls", {name: at.read_text() for name, at in files.items()}))
+    spec: Object = {
+        "etcd": {
+            "endpoints": [node.etcd.pod_endpoint],
+            "serverName": "localhost",
+            "tls": {"secretName": "etcd-tls"},
+        },
+        "store": s3_store(
+            node.s3, await node.s3.create_bucket("scheduled"), endpoint=node.s3.pod_endpoint
+        ),
+        "schedule": "* * * * *",
+        "timeZone": "Europe/Berlin",
+        "suspend": True,
+    }
+    await user.apply(backup("minutely", spec))
+
+    async def observed() -> bool:
+        return "anchorTime" in (await user.get("ebk", "minutely")).get("status", {})
+
+    await wait_until(observed, "the operator has seen the schedule", timeout=SLOW)
+    anchor = datetime.fromtimestamp(time.time() // MINUTE * MINUTE - MINUTE, UTC)
+    status = {"anchorTime": anchor.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    await node.kubectl(
+        "patch", "ebk", "minutely", f"--namespace={NAMESPACE}", "--subresource=status",
+        "--type=merge", f"--patch={json.dumps({'status': status})}",
+    )  # fmt: skip
+    spec["suspend"] = False
+    await user.apply(backup("minutely", spec))
+    return spec
 
 
 async def later_tick(user: User, tick: int) -> int:

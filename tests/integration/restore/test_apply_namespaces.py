@@ -31,6 +31,8 @@ from tests.testbed.seed import seed
 
 STAYS = float(os.environ.get("RESTORED_FOR", "90"))
 """Seconds that the garbage collector gets to take something again."""
+GONE = float(os.environ.get("DELETED_FOR", "0"))
+"""Seconds that pass between the deletion and the restore."""
 EXPECTED = {
     "configmaps", "cronjobs.batch", "controllerrevisions.apps", "daemonsets.apps",
     "deployments.apps", "horizontalpodautoscalers.autoscaling", "ingresses.networking.k8s.io",
@@ -106,6 +108,7 @@ async def restored(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Re
             await plane.kubectl("delete", "pv", "pv-billing", timeout=60)
             without = await entries(etcd)
             assert informer.contents == {}
+            await asyncio.sleep(GONE)
             found = Restored(plane, directory, before, without, sources, {}, {}, informer)
             yield await _restore_all(found)
 
