@@ -33,11 +33,11 @@ _JUDGED: Final = 20
 """Probes that are judged together, each once: what was slow at another rate says nothing."""
 _PAUSED: Final = 8
 """Probes of each pause."""
-_LIMIT: Final = 1.3
+_LIMIT: Final = 1.4
 """How many times its former latency a write may take."""
-_FIRST, _LEAST = 100.0, 50.0
+_FIRST, _LEAST = 150.0, 50.0
 """Keys per second to begin with, and however slow others are: a restore must end."""
-_FASTER, _SLOWER = 1.1, 0.5
+_FASTER, _SLOWER = 1.2, 0.6
 _WEIGHT: Final = 8 << 10
 """Bytes that count as another key."""
 _FAILED: Final = 10.0
