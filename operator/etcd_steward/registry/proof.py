@@ -126,7 +126,7 @@ def prove_structure(
     at `namespace_key` gives `kube_system_uid`. `progress` is called with the bytes read so far,
     every few megabytes; what it raises ends the proof.
 
-    Memory (Python and numpy included): 60 MB, and 8 bytes per record and 70 per page. Raises
+    Memory (Python and numpy included): 60 MB, and 8 bytes per record and some 30 per page. Raises
     `IntegrityError` naming the first damage and its page, and whatever `file` raises.
     """
     bolt = Bolt(file, without_digest(file) if size is None else size, progress)
