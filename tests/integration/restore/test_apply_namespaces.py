@@ -44,7 +44,7 @@ EXPECTED = {
 """What a seeded namespace gets back."""
 OTHERS = (
     "events", "leases", "services/endpoints", "endpointslices", "ipaddresses", "ranges",
-    "masterleases", "persistentvolumes", "horizontalpodautoscalers",
+    "masterleases", "persistentvolumes", "horizontalpodautoscalers", "resourcequotas",
 )  # fmt: skip
 """What controllers write meanwhile, wherever it is."""
 
