@@ -33,7 +33,7 @@ _DEED = re.compile(r"^<!-- sandbox: (\S+) -->$")
 _FILE_NAME = re.compile(r"^# ([\w.-]+\.yaml)$")
 _WORD = re.compile(r"(?<![\w/.-])[A-Za-z]{4,}(?![\w/.-])")
 _HEX = re.compile(r"^[a-f]+$")
-_WAITING = re.compile(r"^[A-Z][a-z ]+( \.\.\.|: [\d.]+ \w+( of [\d.]+ \w+)?)$")
+_WAITING = re.compile(r"^[A-Z][a-z ]+( \.\.\.|: [\d.]+ [kMG]?B( of [\d.]+ [kMG]?B)?)$")
 """A line of progress: only a slow machine sees it."""
 
 Deeds = Mapping[str, Callable[[], Awaitable[None]]]

@@ -48,9 +48,9 @@ def run(work: Coroutine[Any, Any, Result], *, stopping: str = _STOPPING) -> Resu
 
 
 async def agreed(question: str) -> bool:
-    """Ask on the terminal whether to go on, as `click.confirm` does, in a loop that stays awake.
+    """Ask on the terminal whether to go on; whatever is not a yes is a no.
 
-    Locks are kept alive meanwhile, and Ctrl-C ends the question as it ends all other work.
+    `click.confirm` would block the loop, and with it the Ctrl-C that ends all other work here.
     """
     click.echo(f"{question} [y/N]: ", nl=False, err=True)
     loop = asyncio.get_running_loop()

@@ -7,33 +7,25 @@ from collections.abc import Iterator
 from tests.testbed.steward import ROOT
 
 SOURCE = ROOT / "operator/etcd_steward/engine/restore"
-VERDICTS = {"excluded", "blocked"}
 WORD = re.compile(r"[A-Z][A-Za-z]+")
 
 
-def texts(*nodes: ast.expr) -> Iterator[str]:
-    """Those of the expressions that are reasons by their look."""
-    for node in nodes:
-        if isinstance(node, ast.Constant) and node.value and WORD.fullmatch(str(node.value)):
-            yield str(node.value)
-
-
 def given(node: ast.AST) -> Iterator[str]:
-    """The reasons that one node of a syntax tree gives."""
+    """The reason that one node of a syntax tree gives, if it gives one."""
     match node:
-        case ast.Call(func=ast.Attribute(attr="exclude" | "block"), args=[reason, *_]):
-            yield from texts(reason)
-        case ast.Call(func=ast.Name(id="_without"), args=[_, _, reason, *_]):
-            yield from texts(reason)
-        case ast.Return(value=ast.Tuple(elts=[reason, _])):
-            yield from texts(reason)
-        case ast.Assign(targets=[ast.Attribute(attr="reason")], value=reason):
-            yield from texts(reason)
-        case ast.Assign(
-            targets=[ast.Tuple(elts=[ast.Name(id="reason") | ast.Attribute(attr="reason"), _])],
-            value=ast.Tuple(elts=[reason, _]),
+        case (
+            ast.Call(func=ast.Attribute(attr="exclude" | "block"), args=[reason, *_])
+            | ast.Call(func=ast.Name(id="_without"), args=[_, _, reason, *_])
+            | ast.Return(value=ast.Tuple(elts=[reason, _]))
+            | ast.Assign(targets=[ast.Attribute(attr="reason")], value=reason)
+            | ast.Assign(
+                targets=[ast.Tuple(elts=[ast.Name(id="reason") | ast.Attribute(attr="reason"), _])],
+                value=ast.Tuple(elts=[reason, _]),
+            )
         ):
-            yield from texts(reason)
+            match reason:
+                case ast.Constant(value=str(text)) if WORD.fullmatch(text):
+                    yield text
         case _:
             pass
 
