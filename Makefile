@@ -17,7 +17,7 @@ help:  ## list these targets
 setup:  ## make .venv with everything at locked versions
 	@PYTHON="$(PYTHON)" tools/setup
 
-servers: setup  ## build etcd and Kubernetes for the test bed, once (about 5 minutes)
+servers: setup  ## build etcd, Kubernetes and Prometheus for the test bed, once (about 8 minutes)
 	@$(PY) -m tests.testbed build
 
 test: lint servers  ## set up everything and run every test
@@ -32,7 +32,10 @@ lint: setup  ## style, types, layers, generated files
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	$(PY) tools/generate_crds.py --check
+	$(PY) tools/generate_metrics_docs.py --check
 	$(PY) tools/generate_etcd_stubs.py --check
+	$(PY) tools/generate_alerts.py --check
+	$(PY) tools/generate_dashboard.py --check
 
 format: setup  ## mend style where a machine can
 	$(PY) -m ruff format .
@@ -54,11 +57,16 @@ bench: servers  ## the figures that the documentation names
 	$(PY) -m benchmarks.hashkv
 	$(PY) -m benchmarks.planning
 	$(PY) -m benchmarks.restoring
+	$(PY) -m benchmarks.observing
+	$(PY) -m benchmarks.get
 
-generate: setup  ## CRDs, schemas and stubs from models and protocol
+generate: setup  ## CRDs, schemas, stubs, alerts and dashboard from their sources
 	$(PY) tools/generate_crds.py
+	$(PY) tools/generate_metrics_docs.py
 	$(PY) tools/generate_etcd_stubs.py
 	$(PY) tools/generate_builtin_types.py
+	$(PY) tools/generate_alerts.py
+	$(PY) tools/generate_dashboard.py
 
 lock: setup  ## resolve the dependencies anew
 	.venv/bin/uv pip compile pyproject.toml --upgrade --universal --no-header --generate-hashes \
@@ -77,6 +85,7 @@ node-test: setup  ## deploy/ in Pods on a real Kubernetes node, in namespaces of
 
 soak: servers  ## ten simulated weeks of an hourly schedule, with kills and outages (about two hours); restores that stay
 	DELETED_FOR=240 RESTORED_FOR=300 $(PY) -m pytest tests/integration/restore/test_apply_namespaces.py
+	RETAINED_FOR=600 $(PY) -m pytest tests/faults/test_rescue.py
 	ETCD_STEWARD_SOAK=hourly $(PY) -m pytest tests/e2e/test_standing_weeks.py -o log_cli=true
 
 clean:  ## remove what was built here; the cache folder of the servers stays

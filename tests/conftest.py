@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from unittest import mock
 
@@ -30,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("etcd-steward")
     config.addinivalue_line("markers", "etcd34: needs etcd 3.4; left out where there is none")
     config.addinivalue_line("markers", "node: needs a Kubernetes node; left out where none can be")
+    config.addinivalue_line("markers", "shell(name): needs this shell; left out where it is not")
     for name in FORGOTTEN:
         del os.environ[name]
     os.environ.update(HERMETIC)
@@ -49,6 +51,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if optional and absent():
             config.hook.pytest_deselected(items=optional)
             items[:] = [item for item in items if item not in optional]
+    for_shells = [item for item in items if item.get_closest_marker("shell")]
+    lacking = [one for one in for_shells if _shell_of(one) in _absent_shells()]
+    if lacking:
+        config.hook.pytest_deselected(items=lacking)
+        items[:] = [item for item in items if item not in lacking]
+
+
+def _shell_of(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("shell")
+    assert marker is not None
+    return str(marker.args[0])
+
+
+def _absent_shells() -> list[str]:
+    return [name for name in ("fish", "zsh") if shutil.which(name) is None]
 
 
 def _no_etcd34() -> list[str]:
@@ -72,7 +89,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end what this machine could not test."""
-    if absent := [*_no_etcd34(), *absent_for_a_node()]:
+    shells = [f"completion: no {name} on PATH" for name in _absent_shells()]
+    if absent := [*_no_etcd34(), *absent_for_a_node(), *shells]:
         terminalreporter.section("NOT RUN", yellow=True)
         for sentence in absent:
             terminalreporter.line(sentence)

@@ -1,9 +1,11 @@
 """The composition root: everything that is opened here is closed here."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from etcd_steward.deadline import Deadline
@@ -12,6 +14,11 @@ from etcd_steward.engine.catalogue import Identity, catalogue, identify
 from etcd_steward.engine.export import export
 from etcd_steward.engine.given import Given, find_object, open_local
 from etcd_steward.engine.importing import Imported, Wanted, import_snapshot
+from etcd_steward.engine.maintenance.compaction import compact
+from etcd_steward.engine.maintenance.keep import keep_snapshot
+from etcd_steward.engine.maintenance.rescue import Rescue
+from etcd_steward.engine.maintenance.round import hold_round
+from etcd_steward.engine.maintenance.stopping import between_members
 from etcd_steward.engine.manifest_cache import ManifestCache
 from etcd_steward.engine.manifests import find_manifest
 from etcd_steward.engine.prune import delete_backup, only
@@ -19,10 +26,21 @@ from etcd_steward.engine.report import Report, Tracker
 from etcd_steward.engine.settle import clean, settle
 from etcd_steward.engine.sidecar import index_backup, index_spooled, known_index
 from etcd_steward.engine.spool import DeadRun, Spool
-from etcd_steward.errors import NoSuchStore, StewardError, on_side
+from etcd_steward.errors import InvalidInput, NoSuchStore, StewardError, on_side
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.models.connection import EtcdConnection, StoreSettings
-from etcd_steward.models.layout import Folder
+from etcd_steward.models.layout import MANIFEST, Folder
+from etcd_steward.models.maintenance import RescueReport
+from etcd_steward.models.maintenance_run import (
+    CompactionEnded,
+    MaintenanceEnded,
+    MaintenanceRequest,
+    MemberDone,
+    MemberTurn,
+    RescueBackup,
+    RescueEnded,
+    RoundEnded,
+)
 from etcd_steward.models.manifest import Index, Manifest
 from etcd_steward.models.ports import OpenUpload, Store
 from etcd_steward.models.restore_run import FromUndo, PlanMade, RestoreEnded, RestoreRequest
@@ -141,7 +159,8 @@ async def look_through(
         cache = ManifestCache(request.cache, store) if request.cache is not None else None
         found: list[CatalogueEntry] = []
         outcome = await catalogue(store, request, identity, cache, found.append)
-        for entry in await _index_newest(store, request, found, report):
+        indexed = await _index_newest(store, request, found, report)
+        for entry in await _weigh_newest(store, indexed, report):
             tell(entry)
         return outcome
 
@@ -174,6 +193,33 @@ async def _index_newest(
         return found
     indexed = newest.model_copy(update={"indexed": True})
     return [indexed if entry is newest else entry for entry in found]
+
+
+async def _weigh_newest(
+    store: Store, found: list[CatalogueEntry], report: Report
+) -> list[CatalogueEntry]:
+    """Tell of the newest registry file of everything what its resources take: it says so itself."""
+    whole = (
+        entry
+        for entry in reversed(found)
+        if entry.ours and (entry.indexed or _is_whole_export(entry.manifest))
+    )
+    newest = next(whole, None)
+    if newest is None:
+        return found
+    file = newest.manifest.files[0]
+    try:
+        if newest.indexed and (index := await known_index(store, newest.manifest)) is not None:
+            file = index.file
+    except StewardError as error:
+        report.warning(f"{newest.url} does not tell what its resources take: {error}")
+        return found
+    weighed = newest.model_copy(update={"resource_bytes": file.resource_bytes})
+    return [weighed if entry is newest else entry for entry in found]
+
+
+def _is_whole_export(manifest: Manifest) -> bool:
+    return manifest.type == "RegistryExport" and manifest.selection is None
 
 
 async def _identity(request: CatalogueRequest) -> Identity:
@@ -231,6 +277,98 @@ async def restore(
             done = await session.apply(planned)
         await session.prune()
         return ended(done, session.place, before=False)
+
+
+async def maintain(
+    request: MaintenanceRequest,
+    report: Report,
+    tell: Callable[[MemberTurn | MemberDone | MaintenanceEnded], None],
+) -> MaintenanceEnded:
+    """Do one task of maintenance; what a gate forbids is in the report. Raises `StewardError`.
+
+    A round that is cancelled ends between two members: `tell` hears how, then it is cancelled.
+    """
+    tracker = Tracker(report)
+    async with tracker.reporting(), open_etcd(request.etcd) as client:
+        match request.task:
+            case "round":
+                ended = await between_members(
+                    lambda stop: hold_round(client, request, tracker, tell, stop),
+                    lambda done: tell(RoundEnded(report=done)),
+                )
+                return RoundEnded(report=ended)
+            case "compaction":
+                tracker.step = "Compacting"
+                return CompactionEnded(report=await compact(client, request))
+            case "rescue":
+                report_of_rescue = await between_members(
+                    lambda stop: _rescue(client, request, tracker, tell, stop),
+                    lambda done: tell(RescueEnded(report=done)),
+                )
+                return RescueEnded(report=report_of_rescue)
+
+
+async def _rescue(
+    client: EtcdClient,
+    request: MaintenanceRequest,
+    tracker: Tracker,
+    tell: Callable[[MemberTurn | MemberDone], None],
+    stop: asyncio.Event,
+) -> RescueReport:
+    if request.backup is None:
+        raise InvalidInput("the request of a rescue does not say where its snapshot goes")
+    backup = request.backup
+
+    async def save() -> str:
+        if await _is_there(backup):
+            return backup.taken
+        tracker.step = "TakingSnapshot"
+        if backup.store is not None:
+            try:
+                wanted = _before_rescue(request, backup, backup.store)
+                return (await take_snapshot(wanted, tracker.report)).url
+            except StewardError as error:
+                if error.side != "store":
+                    raise
+                tracker.report.warning(f"the snapshot stays on this host: {error}")
+        kept = await keep_snapshot(
+            client, backup.spool, request.run, tracker, timeout=backup.timeout
+        )
+        return str(kept)
+
+    return await Rescue(client, request, tracker, tell, stop, save).rescue()
+
+
+async def _is_there(backup: RescueBackup) -> bool:
+    """Whether the snapshot of an earlier rescue still lies where it was put."""
+    if backup.taken.startswith("/"):
+        return await asyncio.to_thread(Path(backup.taken).exists)
+    if not backup.taken or backup.store is None:
+        return False
+    try:
+        async with open_store(backup.store) as store:
+            folder = backup.taken.removeprefix(f"{store.url}/")
+            return await store.find(f"{folder}/{MANIFEST}") is not None
+    except StewardError:
+        return False  # `save` says what is wrong with the store
+
+
+def _before_rescue(
+    request: MaintenanceRequest, backup: RescueBackup, store: StoreSettings
+) -> SnapshotRequest:
+    """The backup that a rescue takes first: quickly, so without a sidecar."""
+    return SnapshotRequest(
+        etcd=request.etcd,
+        store=store,
+        spool=backup.spool,
+        backup=backup.backup,
+        requester=backup.requester,
+        run=request.run,
+        tick=datetime.now(UTC),
+        registry_prefix=backup.registry_prefix,
+        timeout=backup.timeout,
+        index=False,
+    )
 
 
 @asynccontextmanager

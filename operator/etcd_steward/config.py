@@ -6,12 +6,15 @@ not when the process starts, so that renewed certificates are used without a res
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from etcd_steward.errors import InvalidInput
 from etcd_steward.models.connection import EtcdConnection, EtcdTLS
-from etcd_steward.models.run import SpoolSettings
+
+if TYPE_CHECKING:  # it brings all models with it, which few verbs need
+    from etcd_steward.models.run import SpoolSettings
 
 
 def read_pem(path: Path, what: str) -> str:
@@ -83,7 +86,7 @@ class OperatorConfig:
     """The etcd for resources that name none; None if the installer gave none."""
     etcd_namespaces: tuple[str, ...]
     """Namespaces whose resources may use that etcd, local stores and ambient S3 credentials."""
-    spool: SpoolSettings
+    spool: "SpoolSettings"
     registry_prefix: str = "/registry"
     kubeconfig: Path | None = None
     """None: in the pod, else as kubectl finds it."""

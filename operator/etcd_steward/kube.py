@@ -23,6 +23,7 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 BACKUPS = "etcdbackups"
 SNAPSHOTS = "etcdsnapshots"
 RESTORES = "etcdrestores"
+MAINTENANCES = "etcdmaintenances"
 LEASES = "coordination.k8s.io/v1"
 
 

@@ -11,13 +11,15 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import AsyncIterator
 
 from pydantic import ValidationError
 
-from etcd_steward.app import delete, look_through, restore, settle_run, take_snapshot
 from etcd_steward.errors import InvalidInput, StewardError
 from etcd_steward.memory import return_freed_memory
-from etcd_steward.models.jobs import REQUEST, Event, Request
+from etcd_steward.models.jobs import REQUEST, Event, OneJob, Request
+from etcd_steward.models.maintenance_run import MaintenanceRequest
+from etcd_steward.models.observation import ObserveRequest
 from etcd_steward.models.restore_run import RestoreRequest
 from etcd_steward.models.run import (
     BackupRequest,
@@ -42,11 +44,14 @@ class _Pipe:
 
     def __init__(self) -> None:
         self._answered = asyncio.Event()
+        self._lines: asyncio.Queue[bytes] = asyncio.Queue(1)
+        self._observing = False
         self._owing = True
         self._begun = self._settled = 0
 
     def begin(self, request: Request) -> None:
         """Note whether somebody else has begun what this job is to settle."""
+        self._observing = isinstance(request, ObserveRequest)
         self._owing = not (
             isinstance(request, BackupRequest)
             and not request.earlier
@@ -60,9 +65,17 @@ class _Pipe:
 
     async def follow(self, answers: asyncio.StreamReader, job: asyncio.Task[Event]) -> None:
         """Take answers until the parent is gone or closes the pipe; then stop the job."""
-        while await answers.readline():
-            self._answered.set()
+        while line := await answers.readline():
+            if self._observing:
+                await self._lines.put(line)
+            else:
+                self._answered.set()
         job.cancel()
+
+    async def requests(self) -> AsyncIterator[ObserveRequest]:
+        """What is to be looked at instead, whenever the parent says so."""
+        while True:
+            yield ObserveRequest.model_validate_json(await self._lines.get())
 
     def send(self, event: Event) -> None:
         os.write(1, event.model_dump_json(by_alias=True).encode() + b"\n")
@@ -84,6 +97,24 @@ class _Pipe:
 
 
 async def _done(request: Request, pipe: _Pipe) -> Event:
+    if isinstance(request, ObserveRequest):
+        # Before all else is imported: it lives as long as the operator, and is to stay small.
+        from etcd_steward.engine.observe.clusters import observe  # noqa: PLC0415
+
+        return await observe(request, pipe.requests(), pipe.send)
+    return await _job_of(request, pipe)
+
+
+async def _job_of(request: OneJob, pipe: _Pipe) -> Event:
+    from etcd_steward.app import (  # noqa: PLC0415  # see above
+        delete,
+        look_through,
+        maintain,
+        restore,
+        settle_run,
+        take_snapshot,
+    )
+
     match request:
         case SnapshotRequest() | ExportRequest():
             return await take_snapshot(request, pipe)
@@ -95,6 +126,8 @@ async def _done(request: Request, pipe: _Pipe) -> Event:
             return await delete(request, pipe)
         case RestoreRequest():
             return await restore(request, pipe, pipe.send)
+        case MaintenanceRequest():
+            return await maintain(request, pipe, pipe.send)
 
 
 async def _job(line: bytes, pipe: _Pipe) -> Event:

@@ -20,7 +20,7 @@ async def user(control_plane: ControlPlane, namespace: str) -> User:
     await control_plane.kubectl(
         "apply", "--server-side", "--validate=strict", "--force-conflicts", "-k", ROOT / "crds"
     )
-    kinds = ("etcdbackups", "etcdsnapshots", "etcdrestores")
+    kinds = ("etcdbackups", "etcdsnapshots", "etcdrestores", "etcdmaintenances")
     names = [f"crd/{kind}.etcdsteward.io" for kind in kinds]
     await control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
     return User(control_plane, namespace)
@@ -149,7 +149,7 @@ async def test_the_deployment_is_valid_by_the_published_schemas(
 
 async def test_the_samples_are_taken_with_every_field_checked(control_plane: ControlPlane) -> None:
     samples = sorted((ROOT / "deploy" / "samples").glob("*.yaml"))
-    assert len(samples) == 4
+    assert len(samples) == 5
     for sample in samples:
         await control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", sample)
 

@@ -30,7 +30,64 @@ SHIPPED: dict[str, tuple[str, set[str]]] = {
         {f"{K3S}/{n}" for n in ("server-ca.crt", "client.crt", "client.key")},
     ),
 }
-# As much of the Prometheus operator's CRD as is needed for its objects to be taken and checked.
+# As much of the Prometheus operator's CRDs as is needed for its objects to be taken and checked.
+TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+RULE = {
+    "type": "object",
+    "required": ["expr"],
+    "properties": {
+        "alert": {"type": "string"},
+        "expr": {"type": "string"},
+        "for": {"type": "string", "pattern": "^([0-9]+(ms|[smhdwy]))+$"},
+        "labels": TEXTS,
+        "annotations": TEXTS,
+    },
+}
+PROMETHEUS_RULES: Object = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "prometheusrules.monitoring.coreos.com"},
+    "spec": {
+        "group": "monitoring.coreos.com",
+        "scope": "Namespaced",
+        "names": {
+            "kind": "PrometheusRule",
+            "listKind": "PrometheusRuleList",
+            "plural": "prometheusrules",
+            "singular": "prometheusrule",
+        },
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "groups": {
+                                        "type": "array",
+                                        "items": {
+                                            "type": "object",
+                                            "required": ["name"],
+                                            "properties": {
+                                                "name": {"type": "string"},
+                                                "rules": {"type": "array", "items": RULE},
+                                            },
+                                        },
+                                    }
+                                },
+                            }
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
 SERVICE_MONITORS: Object = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -184,25 +241,27 @@ async def test_overlays_name_their_etcd(plane: ControlPlane) -> None:
         assert settings["data"]["ETCDCTL_ENDPOINTS"].startswith("https://")
 
 
-async def test_a_user_s_own_overlay_adds_the_service_monitor(
+async def test_a_user_s_own_overlay_adds_what_prometheus_needs(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
     for name in ("crds", "deploy"):
         shutil.copytree(ROOT / name, tmp_path / name)
     own = tmp_path / "own"
     own.mkdir()
+    components = ("servicemonitor", "alerts-etcd-steward", "alerts-etcd-size")
     (own / "kustomization.yaml").write_text(
         yaml.safe_dump(
             {
                 "resources": ["../deploy"],
-                "components": ["../deploy/components/servicemonitor"],
+                "components": [f"../deploy/components/{name}" for name in components],
                 "images": [{"name": "etcd-steward", "newName": "registry.example.com/es"}],
             }
         )
     )
-    await User(plane).apply(SERVICE_MONITORS)
-    crd = "crd/servicemonitors.monitoring.coreos.com"
-    await plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", crd)
+    await User(plane).apply(SERVICE_MONITORS, PROMETHEUS_RULES)
+    kinds = ("servicemonitors", "prometheusrules")
+    crds = [f"crd/{kind}.monitoring.coreos.com" for kind in kinds]
+    await plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *crds)
     try:
         await plane.kubectl(
             "apply", "--server-side", "--dry-run=server", "--validate=strict",
@@ -210,7 +269,9 @@ async def test_a_user_s_own_overlay_adds_the_service_monitor(
         )  # fmt: skip
         objects = await rendered(plane, own)
     finally:
-        await plane.kubectl("delete", crd)
+        await plane.kubectl("delete", *crds)
+    groups = [one["spec"]["groups"][0]["name"] for one in named(objects, "PrometheusRule")]
+    assert sorted(groups) == ["etcd-size", "etcd-steward"]
     (monitor,), (service,) = named(objects, "ServiceMonitor"), named(objects, "Service")
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
     assert wanted <= service["metadata"]["labels"].items()

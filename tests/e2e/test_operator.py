@@ -319,8 +319,12 @@ async def test_a_tenants_secrets_need_a_role_binding(
     said = condition(failed, "Failed")
     assert said["reason"] == "Unauthorized"
     assert f"RoleBinding in namespace {namespace}" in said["message"]
-    order = await tenant.get("ebk", "own")
-    assert condition(order, "StoreAvailable")["status"] == "False"
+
+    async def told() -> bool:
+        order = await tenant.get("ebk", "own")
+        return bool(condition(order, "StoreAvailable")["status"] == "False")
+
+    await wait_until(told, "the EtcdBackup says so too", timeout=30)
 
     await user.plane.kubectl(
         "create", "rolebinding", "etcd-steward-secrets", f"--namespace={namespace}",

@@ -10,6 +10,7 @@ import pytest
 
 from etcd_steward.app import delete, look_through, open_etcd, open_store
 from etcd_steward.engine.catalogue import Identity, identify
+from etcd_steward.engine.manifests import get_backup
 from etcd_steward.errors import IntegrityError, Refused
 from etcd_steward.handlers.child import RUNNER
 from etcd_steward.models.connection import EtcdConnection, LocalSettings, StoreSettings
@@ -247,10 +248,20 @@ async def test_a_corrupt_alarm_freezes(tmp_path: Path, local: LocalSettings, sto
             await put(store, *mine(me, 0, 1))
             await raise_alarm(sick, sick.members[0], corrupt=True)
             assert (await identify(client, "/registry")).trouble is not None
-        found, _ = await look(local, connection(sick))
+        found, entries = await look(local, connection(sick))
+        again, _ = await look(local, connection(sick))
     assert found.pruned == ()
     assert found.frozen is not None
     assert "CORRUPT" in found.frozen
+    # A structural proof says nothing of what the other members hold: nothing vouches for these.
+    assert [one.verified_at for one in entries] == [None, None]
+    assert all("CORRUPT" in (one.manifest.suspect or "") for one in entries)
+    assert (again.kept, again.pruned) == (0, ())
+    folder = Folder.parse(entries[0].manifest.folder)
+    suspect = await get_backup(store, folder)
+    assert suspect.manifest.suspect == entries[0].manifest.suspect
+    await store.delete(folder.suspect)  # by hand, once it is known which are good
+    assert (await get_backup(store, folder)).verified
 
 
 async def test_what_others_put_there_stays(

@@ -20,8 +20,11 @@ from etcd_steward.errors import (
     Untrusted,
 )
 from etcd_steward.etcd import stubs
+from etcd_steward.etcd.address import Address
 from etcd_steward.etcd.client import EtcdClient
+from etcd_steward.etcd.diagnosis import diagnose
 from etcd_steward.etcd.member import Alarm, MemberFailure, MemberStatus
+from etcd_steward.etcd.tls import load
 from etcd_steward.models.connection import EtcdConnection, EtcdTLS
 from tests.integration.etcd_connections import connection_to, tls_with
 from tests.testbed import Authority, EtcdCluster, FaultProxy
@@ -325,3 +328,21 @@ async def test_snapshot_cut_half_way(etcd: EtcdCluster) -> None:
             with pytest.raises(Unavailable, match="send a whole snapshot"):
                 async with client.member(status).snapshot(deadline=Deadline.after(30)) as stream:
                     await asyncio.to_thread(list, stream)
+
+
+async def test_an_endpoint_that_goes_while_it_is_looked_at_is_unavailable() -> None:
+    connections = 0
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 2:  # the handshake
+            server.close()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    address = Address.parse(f"https://127.0.0.1:{port}", secure=True)
+    found = await diagnose(address, load(EtcdTLS()), Deadline.after(30))
+    assert isinstance(found, Unavailable)
+    assert connections == 2

@@ -107,6 +107,8 @@ async def test_three_members_under_load_are_exported_as_of_one_revision(
     assert proof.registry.rows == len(found)
     assert proof.registry.namespaces == 10
     assert proof.registry.value_bytes == sum(len(row.value) for row in found)
+    assert file.resource_bytes is not None
+    assert sum(file.resource_bytes.values()) == sum(len(row.key) + len(row.value) for row in found)
     objects = await seaweedfs.objects(bucket)
     assert {key.removeprefix(f"prod/{manifest.folder}/").partition("/")[0] for key in objects} == {
         "registry.parquet", "manifest.json", "proofs",

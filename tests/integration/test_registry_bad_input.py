@@ -137,6 +137,7 @@ async def test_words_that_mean_nothing(odd: Odd) -> None:
         (("log", "cm"), 2, "is not one object"),
         (("log", "cm/shop/none"), 1, "was never seen"),
         (("top", "--by=writes", f"--from={odd.db}"), 2, "leave out --from"),
+        (("get", "ns", "--from="), 2, "--from is empty"),
         (("report", f"{odd.db}"), 1, "is there already"),
         (("get", "ns", f"--from=file://{odd.db.parent}/nothing"), 1, "/nothing"),
     ):

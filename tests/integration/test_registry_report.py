@@ -117,9 +117,11 @@ async def test_a_record_leads_to_its_backup(
         "spec": {"backupName": "nightly"},
     }
     await control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(record))
+    # Kubernetes' client reads KUBECONFIG while it is imported: not from a fork.
     env = {"KUBECONFIG": str(control_plane.kubeconfig)}
-    place = f"--from=etcdsnapshot/{namespace}/nightly-1"
-    none = await steward("registry", "ls", "ns", place, env=env)
+    words = ("registry", "ls", "ns", f"--from=etcdsnapshot/{namespace}/nightly-1")
+    async with started(*words, env=env) as running:
+        none = await running.end()
     assert (none.code, "has left no backup" in none.err) == (1, True)
 
     artifact = {
@@ -139,6 +141,7 @@ async def test_a_record_leads_to_its_backup(
     name = f"--namespace={namespace}"
     status = ("--subresource=status", "--type=merge", f"--patch={patch}")
     await control_plane.kubectl("patch", "esnap", "nightly-1", name, *status)
-    found = await steward("registry", "ls", "ns", place, env=env)
+    async with started(*words, env=env) as running:
+        found = await running.end()
     assert found.code == 0, found.err
     assert " shop " in found.out

@@ -143,6 +143,25 @@ async def test_the_index_vouches_for_the_file(taken: Taken, seaweedfs: SeaweedFS
     assert found.indexed
 
 
+async def test_the_index_tells_what_each_resource_takes(taken: Taken) -> None:
+    index = taken.result.index
+    assert index is not None
+    told = index.file.resource_bytes
+    assert told is not None
+
+    def bytes_below(prefix: bytes) -> int:
+        of = (one for one in taken.keys if one.key.startswith(prefix))
+        return sum(len(one.key) + len(one.value) for one in of)
+
+    assert sum(told.values()) == bytes_below(b"")
+    assert told["secrets"] == bytes_below(b"/registry/secrets/")
+    assert told["configmaps"] == bytes_below(b"/registry/configmaps/")
+    assert told["roles.rbac.authorization.k8s.io"] == bytes_below(b"/registry/roles/")
+    assert told["(lease of an API server)"] == bytes_below(b"/registry/masterleases/")
+    outside = bytes_below(b"") - bytes_below(b"/registry/")
+    assert told["(outside of the registry)"] == outside > 0
+
+
 async def test_one_namespace_is_the_part_of_it(taken: Taken) -> None:
     chosen = Chosen(Selection(include=Filter(namespaces=("team-0003",))))
     async with open_store(taken.settings) as store:
@@ -344,7 +363,9 @@ async def test_a_look_indexes_the_newest_one(
     found.clear()
     await look_through(request, Heard(), found.append)
     assert [entry.indexed for entry in found] == [True]
-    assert await find_index(store, manifest) is not None
+    index = await find_index(store, manifest)
+    assert index is not None
+    assert found[0].resource_bytes == index.file.resource_bytes
 
 
 async def test_a_backup_is_deleted_with_its_sidecar(local: tuple[Store, Manifest]) -> None:

@@ -7,11 +7,13 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.support.zygote import Zygote
 from tests.testbed import SeaweedFS
-from tests.testbed.process import clean_environment, run
+from tests.testbed.process import clean_environment
 
 PROGRAM = (sys.executable, "-m", "etcd_steward")
 
@@ -32,9 +34,15 @@ class Said:
 async def steward(
     *words: str | Path, env: Mapping[str, str] | None = None, timeout: float = 90
 ) -> Said:
-    """Run the program to its end."""
-    done = await run(*PROGRAM, *words, env=clean_environment(env), timeout=timeout)
-    return Said(done.status, done.stdout.decode(), done.stderr.decode())
+    """Run the program to its end, forked from a process that has loaded it (see `zygote`)."""
+    environment = clean_environment(env)
+    code, out, err = await _zygote().run(list(map(str, words)), env=environment, timeout=timeout)
+    return Said(code, out.decode(), err.decode())
+
+
+@cache
+def _zygote() -> Zygote:
+    return Zygote()
 
 
 class Running:
@@ -47,8 +55,17 @@ class Running:
         """Send a signal."""
         self._process.send_signal(number)
 
+    async def says(self, words: str, timeout: float = 60) -> str:
+        """The next line of its standard output that holds these words."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(timeout):
+            async for line in self._process.stdout:
+                if words in (text := line.decode()):
+                    return text
+        raise AssertionError(f"it ended without saying {words!r}")
+
     async def end(self, timeout: float = 60) -> Said:
-        """Wait for its end."""
+        """Wait for its end; what it says from now on."""
         async with asyncio.timeout(timeout):
             out, err = await self._process.communicate()
         assert self._process.returncode is not None

@@ -18,6 +18,7 @@ from etcd_steward.handlers import operator
 from etcd_steward.handlers.child import Limits
 from etcd_steward.handlers.context import Timing, utc_now
 from etcd_steward.handlers.elector import Election
+from etcd_steward.models.observation import ObservationPace
 
 HASTY = {"lease_duration": 4, "renew_deadline": 3.0, "retry_period": 0.5}
 
@@ -36,6 +37,8 @@ if __name__ == "__main__":
         timing["back_offs"] = tuple(timing["back_offs"])
     if "limits" in timing:
         timing["limits"] = Limits(**timing["limits"])
+    if "observing" in timing:
+        timing["observing"] = ObservationPace(**timing["observing"])
     timing["election"] = Election(**timing.get("election", HASTY))
     hasty = functools.partial(operator.run_operator, timing=Timing(**timing), clock=clock)
     with mock.patch.object(operator, "run_operator", hasty):

@@ -10,9 +10,11 @@ from tests.testbed.etcd import Auth, EtcdCluster, EtcdMember
 from tests.testbed.faults import Direction, FaultProxy
 from tests.testbed.kubernetes import ControlPlane
 from tests.testbed.process import Server, TestbedError, wait_until
+from tests.testbed.prometheus import Alertmanager, Prometheus
 from tests.testbed.seaweedfs import Identity, SeaweedFS
 
 __all__ = [
+    "Alertmanager",
     "Auth",
     "Authority",
     "ControlPlane",
@@ -22,6 +24,7 @@ __all__ = [
     "FaultProxy",
     "Identity",
     "KeyPair",
+    "Prometheus",
     "SeaweedFS",
     "Server",
     "TestbedError",

@@ -49,6 +49,8 @@ class GoModule:
     packages: Mapping[str, str]
     """Go package by program name."""
     ldflags: str = "-s -w"
+    tags: str = ""
+    """Go's build tags: what to leave out."""
     source: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,11 +79,29 @@ KUBERNETES = GoModule(
     },
     _KUBERNETES_FLAGS,
 )
+
+
+def _prometheus(name: str, folder: str, version: str, *programs: str, tags: str = "") -> GoModule:
+    return GoModule(
+        folder,
+        ".".join(version.split(".")[:2]),
+        {program: f"github.com/prometheus/{name}/cmd/{program}" for program in programs},
+        # it takes its version from nowhere else, and `find` asks for it
+        f"-s -w -X github.com/prometheus/common/version.Version={version}",
+        tags,
+    )
+
+
 MODULES = (
     _etcd("3.6"),  # first: most tests need no other
     _etcd("3.5"),
     _etcd("3.7"),
     KUBERNETES,
+    # without its service discoveries, which bring each cloud's SDK
+    _prometheus(
+        "prometheus", "prometheus-3.13", "3.13.5", "promtool", "prometheus", tags="remove_all_sd"
+    ),
+    _prometheus("alertmanager", "alertmanager-0.28", "0.28.1", "alertmanager"),
 )
 TYPE_MODULES = (
     "k8s.io/api",
@@ -276,7 +296,7 @@ async def _optional(name: str) -> Path:
 
 
 def _cached(module: GoModule, name: str) -> Path:
-    digest = hashlib.sha256(module.ldflags.encode())
+    digest = hashlib.sha256((module.ldflags + module.tags).encode())
     for file in ("go.mod", "go.sum"):
         digest.update((module.source / file).read_bytes())
     return cache_directory() / "bin" / f"{module.folder}-{digest.hexdigest()[:12]}" / name
@@ -315,7 +335,7 @@ async def _go_build(module: GoModule, name: str, target: Path, progress: Progres
     for leftover in target.parent.glob("*.part"):  # of a killed build: we hold the lock
         leftover.unlink()
     part = target.with_suffix(".part")
-    command = ("build", "-trimpath", "-ldflags", module.ldflags, "-o", part)
+    command = ("build", "-trimpath", "-ldflags", module.ldflags, "-tags", module.tags, "-o", part)
     async with _heartbeat(f"building {name} {module.minor}", progress):
         output = await process.run(
             go,

@@ -35,7 +35,7 @@ def main() -> None:
     """Run real etcd, a Kubernetes control plane and S3 on loopback, for etcd-steward.
 
     \b
-    python -m tests.testbed build                  build every server once (about five minutes)
+    python -m tests.testbed build                  build every server once (about eight minutes)
     python -m tests.testbed demo                   the story of `make demo`
     python -m tests.testbed up                     a whole sandbox; Ctrl-C takes it down
     python -m tests.testbed up --members 3 --mtls --seed

@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,35 @@ from pathlib import Path
 from tests.testbed.binaries import binary, say
 from tests.testbed.etcd import EtcdCluster
 from tests.testbed.kubernetes import ControlPlane
-from tests.testbed.pages import ROOT, Aliases, Deeds, Ran, Shell, rewritten, run_page, shims
+from tests.testbed.pages import ROOT, Aliases, Deeds, File, Ran, Shell, rewritten, run_page, shims
 from tests.testbed.process import TestbedError, stop_all
+from tests.testbed.rpc import raise_alarm
 from tests.testbed.seaweedfs import SeaweedFS
 from tests.testbed.seed import seed
 from tests.testbed.steward import NAMESPACE, Steward, create_secrets, install
 
 BUCKET = "etcd-backups"
 BUMP = 1_000_000_000  # what the page on restores bumps revisions by
+STANDING_ORDERS = """
+apiVersion: etcdsteward.io/v1alpha1
+kind: EtcdBackup
+metadata: {name: nightly, namespace: etcd-steward}
+spec:
+  schedule: "17 2 * * *"
+  store:
+    s3: {bucket: etcd-backups, prefix: prod, endpoint: "https://s3.example.com", credentialsSecretName: s3, caSecretName: s3-ca}
+---
+apiVersion: etcdsteward.io/v1alpha1
+kind: EtcdMaintenance
+metadata: {name: main, namespace: etcd-steward}
+spec:
+  schedule: "30 3 * * 0"
+  window: {duration: 2h}
+  defragmentation: {minReclaim: 256Mi, minFragmentationPercent: 50}
+  compaction: {mode: WhenStalled}
+  alarms: {noSpace: Rescue}
+"""  # noqa: E501
+"""What a reader of a runbook has declared before."""
 # Where there is no zstd, the library that it is made of does the same.
 ZSTD = f"""#!{sys.executable}
 import pathlib, sys
@@ -54,7 +76,7 @@ class Sandbox:
         async with Shell(directory, aliases, self._environment(bucket)).started() as shell:
             ran = await run_page(text, shell, self._deeds(directory, shell))
         await self.kubernetes.kubectl(
-            *("delete", "ebk,esnap,erestore", "--all"),
+            *("delete", "ebk,esnap,erestore,emaint", "--all"),
             *(f"--namespace={NAMESPACE}", "--ignore-not-found"),
         )
         return text, ran
@@ -95,6 +117,19 @@ class Sandbox:
         async def take_a_backup() -> None:
             await shell.must("etcd-steward snapshot save --name nightly")
 
+        async def standing_orders() -> None:
+            shell.write(File(0, "standing-orders.yaml", STANDING_ORDERS))
+            await shell.must("kubectl apply -f standing-orders.yaml")
+            # A value of its own: runs are named after it, and a record of another page's may stay.
+            now = time.time_ns()
+            await shell.must(
+                f"kubectl annotate ebk/nightly -n etcd-steward etcdsteward.io/requestedAt={now}"
+            )
+            await shell.must(
+                "kubectl wait --for=condition=Ready ebk/nightly emaint/main -n etcd-steward "
+                "--timeout=2m"
+            )
+
         async def stop_control_plane() -> None:
             manager = self.kubernetes.controller_manager
             assert manager is not None
@@ -126,12 +161,14 @@ class Sandbox:
 
         return {
             "take-a-backup": take_a_backup,
+            "standing-orders": standing_orders,
             "stop-control-plane": stop_control_plane,
             "put-onto-host-0": lambda: put_onto_host(0),
             "put-onto-host-1": lambda: put_onto_host(1),
             "put-onto-host-2": lambda: put_onto_host(2),
             "start-etcd": start_etcd,
             "start-control-plane": start_control_plane,
+            "raise-nospace": lambda: raise_alarm(self.etcd, self.etcd.members[0]),
             "no-secrets-yet": no_secrets_yet,
         }
 

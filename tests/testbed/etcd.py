@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.testbed.process import Server, stop_all
 
 DEFAULT_VERSION = "3.6"
 SHUTDOWN_GRACE = 2  # seconds; members that end together wait for each other in vain
+_HEALTH_INTERVAL = 5.0
 # Alarms say that something is wrong with the data or its size, not that a member isn't up.
 HEALTH = "/health?exclude=NOSPACE&exclude=CORRUPT"
 
@@ -271,6 +273,24 @@ class EtcdCluster:
             stdin=stdin,
             timeout=timeout,
         )
+
+    async def add_learner(self, name: str) -> str:
+        """Announce a learner that never comes; its ID in hexadecimal.
+
+        etcd refuses that while its members have not known each other for five seconds ("unhealthy
+        cluster", etcd server/etcdserver/server.go: `HealthInterval`), so it is asked again.
+        """
+        words = ("member", "add", name, "--learner", "--peer-urls=https://127.0.0.1:1")
+        give_up = time.monotonic() + 2 * _HEALTH_INTERVAL
+        while True:
+            try:
+                said = json.loads(await self.etcdctl(*words, "--write-out=json"))
+            except process.TestbedError as error:
+                if "unhealthy cluster" not in str(error) or time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                return f"{said['member']['ID']:x}"
 
     async def etcdutl(self, *arguments: str | Path, timeout: float = 120) -> str:
         """Run this version's etcdutl (3.5's for 3.4, which had none)."""

@@ -33,6 +33,8 @@ _DEED = re.compile(r"^<!-- sandbox: (\S+) -->$")
 _FILE_NAME = re.compile(r"^# ([\w.-]+\.yaml)$")
 _WORD = re.compile(r"(?<![\w/.-])[A-Za-z]{4,}(?![\w/.-])")
 _HEX = re.compile(r"^[a-f]+$")
+_PASSING = frozenset({"never"})
+"""What is true only at first: `never compacted`."""
 _WAITING = re.compile(r"^[A-Z][a-z ]+( \.\.\.|: [\d.]+ [kMG]?B( of [\d.]+ [kMG]?B)?)$")
 """A line of progress: only a slow machine sees it."""
 
@@ -199,7 +201,8 @@ class Ran:
 
 def words(text: str) -> set[str]:
     """Words that mean something: of four letters or more, and not hexadecimal digits."""
-    return {word for word in _WORD.findall(text) if not _HEX.match(word)}
+    found = {word for word in _WORD.findall(text) if not _HEX.match(word)}
+    return found - _PASSING
 
 
 @dataclass(slots=True)

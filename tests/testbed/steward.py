@@ -26,7 +26,7 @@ async def install(kubernetes: ControlPlane) -> None:
     Nothing of ours is there afterwards: what earlier tests have left would be looked after too.
     """
     await kubernetes.kubectl("apply", "--server-side", "--kustomize", ROOT / "deploy")
-    kinds = ("etcdbackups", "etcdsnapshots", "etcdrestores")
+    kinds = ("etcdbackups", "etcdsnapshots", "etcdrestores", "etcdmaintenances")
     names = [f"crd/{kind}.etcdsteward.io" for kind in kinds]
     await kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
     for kind in kinds:
@@ -97,6 +97,7 @@ class Steward:
             directory=self.directory,
             ready=self._ready,
             env=self._env,
+            grace=65,  # it kills itself after 60: what it stops in order may take as long
         )
 
     async def _ready(self) -> bool:

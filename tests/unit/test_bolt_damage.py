@@ -323,6 +323,8 @@ def test_a_wrong_record_is_named(record: Items, message: str, inline: bool) -> N
         ({b"members": {b"zz": b"{}"}}, "bucket members"),
         ({b"members": {b"1f": b"{"}}, "bucket members"),
         ({b"meta": {b"scheduledCompactRev": b"12"}}, "scheduledCompactRev is no revision"),
+        ({b"meta": {b"finishedCompactRev": bytes(17)}}, "finishedCompactRev is no revision"),
+        ({b"key": {rev(0): b""}}, "bucket key, page 2: .* is no record"),
         ({b"meta": {b"consistent_index": b"12"}}, "consistent_index has 2 bytes"),
         ({b"b%04d" % number: {} for number in range(1100)}, "more than 1024 buckets"),
         ({b"members": {b"%x" % number: b"{}" for number in range(1100)}}, "more than 1024 members"),

@@ -63,6 +63,23 @@ def test_there_are_just_these_verbs() -> None:
         "hashkv",
         "completion",
         "version",
+        "alarm disarm",
+        "alarm list",
+        "alarm rescue",
+        "compact",
+        "compaction",
+        "defrag",
+        "del",
+        "get",
+        "lease grant",
+        "lease keep-alive",
+        "lease list",
+        "lease revoke",
+        "lease timetolive",
+        "maintenance compact",
+        "put",
+        "status",
+        "watch",
     } == VERBS
 
 
@@ -87,7 +104,8 @@ def test_examples_use_flags_that_exist(path: list[str], command: click.Command) 
     for _, one in commands():
         for param in one.params:
             known |= {*param.opts, *param.secondary_opts}
-    used = {word for word in command.examples.split() if word.startswith("-")}
+    ours = " ".join(line.partition(" -- ")[0] for line in command.examples.splitlines())
+    used = {word.partition("=")[0] for word in ours.split() if word.startswith("-")}
     assert used <= known, path
 
 
@@ -219,6 +237,7 @@ def complete(words: str) -> set[str]:
         source <(etcd-steward completion bash)
         COMP_WORDS=({words}) COMP_CWORD={len(words.split()) - 1 + words.endswith(" ")}
         {'COMP_WORDS+=("")' if words.endswith(" ") else ""}
+        COMP_LINE='{words}' COMP_POINT={len(words)}
         _etcd_steward_completion etcd-steward
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """

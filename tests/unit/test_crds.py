@@ -13,7 +13,12 @@ import yaml
 from etcd_steward.models.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = {"etcdbackups": "ebk", "etcdsnapshots": "esnap", "etcdrestores": "erestore"}
+SHORT = {
+    "etcdbackups": "ebk",
+    "etcdsnapshots": "esnap",
+    "etcdrestores": "erestore",
+    "etcdmaintenances": "emaint",
+}
 PLURALS = tuple(SHORT)
 Schema = dict[str, Any]
 

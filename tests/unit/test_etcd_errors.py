@@ -39,6 +39,7 @@ def failure(code: Code, details: str) -> AioRpcError:
         ),
         (Code.UNAVAILABLE, "etcdserver: no leader", ours.NoLeader),
         (Code.UNAVAILABLE, "etcdserver: leader changed", ours.NoLeader),
+        (Code.UNKNOWN, "raft proposal dropped", ours.NoLeader),
         (
             Code.UNAVAILABLE,
             "etcdserver: request timed out, possibly due to previous leader failure",
@@ -93,3 +94,8 @@ def test_every_grpc_code_becomes_one_of_ours() -> None:
 )
 def test_only_what_was_surely_not_sent_may_be_written_elsewhere(text: str, safe: bool) -> None:
     assert errors.never_sent(failure(Code.UNAVAILABLE, text)) is safe
+
+
+def test_a_write_that_the_leader_dropped_was_surely_not_done() -> None:
+    assert errors.never_sent(failure(Code.UNKNOWN, "raft proposal dropped"))
+    assert not errors.never_sent(failure(Code.UNKNOWN, "raft proposal"))

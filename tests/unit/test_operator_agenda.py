@@ -205,6 +205,13 @@ def test_a_run_asked_for_is_made_once_whatever_else_there_is() -> None:
     assert due(agenda(again, [], at("20T13:00"))) not in {"", due(plan)}
 
 
+def test_the_same_request_of_an_order_made_anew_is_another_one() -> None:
+    asked = replace(daily(suspend=True), requested_at="first")
+    before = due(agenda(asked, [], at("20T13:00")))
+    anew = replace(asked, version=asked.version._replace(uid="another"))
+    assert due(agenda(anew, [ended(before)], at("20T14:00"))) not in {"", before}
+
+
 @pytest.mark.parametrize("change", [{"deleting": True}, {"spec": None}])
 def test_nothing_is_due_for_an_order_that_goes_or_cannot_be_read(change: dict[str, object]) -> None:
     assert due(agenda(replace(daily(), **change), [], at("25T00:00"))) == ""  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Which store is looked through next."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
@@ -13,10 +14,12 @@ from etcd_steward.handlers.catalogue import Catalogue
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.standing import Looked, Order
 from etcd_steward.kube import Key, Kube, Version
-from etcd_steward.metrics import BackupMetrics
+from etcd_steward.metrics import BackupMetrics, Board
+from etcd_steward.models.connection import LocalSettings
 from etcd_steward.models.kinds import EtcdBackupSpec, EtcdBackupStatus
+from etcd_steward.models.manifest import BackupRef
 from etcd_steward.models.places import StoreSpec
-from etcd_steward.models.run import SpoolSettings
+from etcd_steward.models.run import Catalogued, CatalogueRequest, SpoolSettings
 
 KEY = Key("ns", "nightly")
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -32,7 +35,7 @@ CONFIG = OperatorConfig(
 @pytest.fixture
 def catalogue() -> Catalogue:
     """A loop that has looked nowhere yet; it asks no API server here."""
-    return Catalogue(Context(CONFIG, cast("Kube", None), BackupMetrics(CollectorRegistry())))
+    return Catalogue(Context(CONFIG, cast("Kube", None), BackupMetrics(Board(CollectorRegistry()))))
 
 
 def follow(
@@ -76,3 +79,31 @@ def test_a_look_that_fails_is_not_made_again_at_once(catalogue: Catalogue) -> No
     catalogue.context.looked[KEY] = Looked(NOW - MINUTE, failure="no answer")
     assert catalogue._next(NOW) is None
     assert catalogue._next(NOW + 60 * MINUTE) == KEY
+
+
+@pytest.mark.parametrize("anew", [False, True])
+async def test_what_a_look_found_of_a_deleted_order_is_dropped(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, *, anew: bool
+) -> None:
+    """One of that name that was made meanwhile may name another store; nothing is written."""
+    follow(catalogue)
+    inventory = catalogue.context.inventory
+    order = inventory.orders[KEY]
+
+    async def requested(*_: object, **_more: object) -> CatalogueRequest:
+        store = LocalSettings(path=Path("/nowhere"))
+        return CatalogueRequest(store=store, backup=BackupRef(namespace="ns", name="nightly"))
+
+    async def found(*_: object) -> Catalogued:
+        inventory.see_order(order, gone=True)
+        if anew:
+            inventory.see_order(replace(order, version=Version("another", 2)), gone=False)
+        return Catalogued(
+            cluster="c", cluster_id="1", kept=1, pruned=(), frozen="no etcd", unreadable=()
+        )
+
+    monkeypatch.setattr(Catalogue, "_request", requested)
+    monkeypatch.setattr(Catalogue, "_child", found)
+    looked = await catalogue._look_through(order, prune=False)
+    assert looked.failure is not None
+    assert "deleted" in looked.failure

@@ -126,6 +126,13 @@ async def test_a_child_that_dies_without_a_word_is_lost(
     assert found.failure.transient
 
 
+async def test_a_child_that_can_not_be_started_is_lost() -> None:
+    found = await run_child(["/nowhere"], SETTLE, Ear(), asyncio.Event(), LIMITS)
+    assert isinstance(found, Lost)
+    assert "no process could be started for the run: No such file" in found.failure.message
+    assert found.failure.transient
+
+
 async def test_a_silent_child_is_killed() -> None:
     ear = Ear()
     found = await outcome(

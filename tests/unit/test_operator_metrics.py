@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from etcd_steward.metrics import BackupFigures, BackupMetrics
+from etcd_steward.metrics import BackupFigures, BackupMetrics, Board
 
 NIGHTLY = ("ns", "nightly")
 
@@ -20,13 +20,14 @@ def said(registry: CollectorRegistry) -> dict[str, float]:
 
 def test_figures_that_are_gone_are_not_shown() -> None:
     registry = CollectorRegistry()
-    metrics = BackupMetrics(registry)
+    metrics = BackupMetrics(Board(registry))
     metrics.show(NIGHTLY, "u", BackupFigures(created=1.0, raw_bytes=7))
     assert said(registry)["raw_bytes{}"] == 7
     metrics.show(NIGHTLY, "u", BackupFigures(created=1.0))
     assert said(registry) == {
         "created_timestamp_seconds{}": 1.0,
         "in_progress{}": 0.0,
+        "suspended{}": 0.0,
         'runs_total{,result="complete"}': 0.0,
         'runs_total{,result="failed"}': 0.0,
     }
@@ -34,7 +35,7 @@ def test_figures_that_are_gone_are_not_shown() -> None:
 
 def test_another_backup_of_the_same_name_begins_anew() -> None:
     registry = CollectorRegistry()
-    metrics = BackupMetrics(registry)
+    metrics = BackupMetrics(Board(registry))
     metrics.show(NIGHTLY, "one", BackupFigures(raw_bytes=7))
     metrics.count(*NIGHTLY, "one", "failed")
     assert said(registry)['runs_total{,result="failed"}'] == 1
@@ -46,7 +47,7 @@ def test_another_backup_of_the_same_name_begins_anew() -> None:
 
 def test_only_backups_that_exist_are_counted() -> None:
     registry = CollectorRegistry()
-    metrics = BackupMetrics(registry)
+    metrics = BackupMetrics(Board(registry))
     metrics.count(*NIGHTLY, "u", "failed")
     metrics.count(*NIGHTLY, None, "failed")
     assert said(registry) == {}

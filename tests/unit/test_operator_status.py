@@ -312,6 +312,21 @@ def test_figures_come_from_the_newest_complete_run() -> None:
         1,
     )
     assert found.last_success == LATER.timestamp()
+    assert found.last_failure is None
+    assert (found.interval, found.store_available) == (None, True)
+    assert (found.kept, found.suspended) == (1, False)
+    daily = SPEC.model_copy(update={"schedule": "17 2 * * *", "suspend": True})
+    found = figures(replace(order(), spec=daily), [])
+    assert (found.interval, found.suspended, found.store_available) == (86400.0, True, None)
+
+
+def test_a_failure_is_seen_beside_the_success_before_it() -> None:
+    status = backup_status(order(), [make_run("a", complete(5))], NOW)
+    found = figures(
+        order(**status.model_dump()), [make_run("a", complete(5)), make_run("b", failed())]
+    )
+    assert found.last_failure == LATER.timestamp()
+    assert found.last_success == NOW.timestamp() + 5
 
 
 json_values = st.recursive(

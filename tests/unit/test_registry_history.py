@@ -214,8 +214,19 @@ def test_an_etcd_that_was_never_written_to() -> None:
     assert (history.revision, history.compact_revision) == (1, 0)
     assert all_of(history.live()) == all_of(history.live(1)) == all_of(history.changes(0)) == []
     assert history.live().joined_keys()[1].tolist() == [0]
+    assert history.live().values() == []
     with pytest.raises(InvalidInput):
         history.live(2)
+
+
+def test_an_etcd_that_was_told_to_compact_nothing() -> None:
+    """Which etcd takes as `compact 0` while it was never compacted, and notes it."""
+    model = Model()
+    model.txn((b"/a", b"1"))
+    marks = {b"scheduledCompactRev": rev(0), b"finishedCompactRev": rev(0)}
+    history = History(BytesFile(BoltFile().build({**model.buckets(), b"meta": marks})))
+    assert (history.revision, history.compact_revision) == (2, 0)
+    assert all_of(history.changes(0)) == model.held()
 
 
 def test_a_last_revision_that_is_in_meta_alone() -> None:

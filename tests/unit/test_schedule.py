@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcd_steward.engine.schedule import Missed, Schedule, offset
+from etcd_steward.engine.schedule import Missed, Schedule, longest_pause, offset
 from etcd_steward.errors import InvalidSchedule
 
 
@@ -127,3 +127,21 @@ def test_spread_is_the_same_each_time_and_below_its_limit(uid: object) -> None:
     assert timedelta() <= offset(str(uid), "1h5m") < timedelta(minutes=65)
     assert offset(str(uid), "1h5m") == offset(str(uid), "1h5m")
     assert offset(str(uid), None) == timedelta()
+
+
+@pytest.mark.parametrize(
+    ("expression", "hours"),
+    [
+        ("17 2 * * *", 24),
+        ("@hourly", 1),
+        ("*/5 * * * *", 1 / 12),
+        ("0 8-18 * * 1-5", 62),  # from Friday evening on
+        ("* 8-18 * * 1-5", 61 + 1 / 60),
+        ("0 3 * * 0", 7 * 24),
+        ("0 0 1 * *", 31 * 24),
+        ("0 0 1 */3 *", 92 * 24),
+    ],
+)
+def test_the_longest_pause_between_two_ticks(expression: str, hours: float) -> None:
+    schedule = Schedule.parse(expression, "Etc/UTC")
+    assert longest_pause(schedule) == timedelta(hours=hours)

@@ -7,7 +7,7 @@ import click
 
 from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Verb
-from etcd_steward.cli.output import emit, output_option
+from etcd_steward.cli.output import emit, output_option, sentence
 from etcd_steward.cli.running import run
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
 from etcd_steward.config import EtcdFlags
@@ -99,7 +99,7 @@ def _print(findings: "list[Finding]") -> None:
         mark = click.style(f"{verdict:<7}", fg=_COLOURS[verdict])
         click.echo(f"{mark}  {finding.check:<{width}}  {finding.message}")
         if finding.hint:
-            click.echo(f"{'':<7}  {'':<{width}}  -> {finding.hint[0].upper()}{finding.hint[1:]}")
+            click.echo(f"{'':<7}  {'':<{width}}  -> {sentence(finding.hint)}")
     counts = [
         f"{number} {word}"
         for word, number in (

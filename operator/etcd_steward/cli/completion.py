@@ -1,8 +1,9 @@
-"""`etcd-steward completion`: the script that makes a shell complete verbs and flags."""
+"""`etcd-steward completion`: the script that makes a shell complete verbs, flags and keys."""
 
 import click
 from click.shell_completion import get_completion_class
 
+from etcd_steward.cli import completion_shells  # noqa: F401  # it tells click of our scripts
 from etcd_steward.cli.framework import Verb
 
 PROGRAM = "etcd-steward"

@@ -38,6 +38,8 @@ _NOT_OURS = frozenset(
         "KEEPALIVE_TIMEOUT",
         "MAX_RECV_BYTES",
         "MAX_REQUEST_BYTES",
+        "WATCH_KEY",
+        "WATCH_RANGE_END",
         "WRITE_OUT",
     }
 )
@@ -128,7 +130,7 @@ def etcd_options(*, optional: bool = False) -> Callable[[Callable[..., Any]], Ca
                 for name in list(kwargs)
                 if name.startswith("etcd_")
             }
-            _warn_of_unknown_variables()
+            warn_of_unknown_variables()
             return function(etcd=_flags(given, optional=optional), **kwargs)
 
         wrapped: Callable[..., Any] = wrapper
@@ -139,7 +141,8 @@ def etcd_options(*, optional: bool = False) -> Callable[[Callable[..., Any]], Ca
     return decorate
 
 
-def _warn_of_unknown_variables() -> None:
+def warn_of_unknown_variables() -> None:
+    """Say which variables look like etcdctl's and are none: they may be misspelt."""
     known = _NOT_OURS | {
         "ENDPOINTS", "CACERT", "CERT", "KEY", "USER", "PASSWORD", "DIAL_TIMEOUT",
         "COMMAND_TIMEOUT", "INSECURE_TRANSPORT", "INSECURE_SKIP_TLS_VERIFY", "DISCOVERY_SRV",
@@ -150,7 +153,7 @@ def _warn_of_unknown_variables() -> None:
 
 
 def _flags(given: dict[str, Any], *, optional: bool) -> EtcdFlags | None:
-    _refuse(given)
+    refuse_insecure(skip_verify=given["insecure_skip_tls_verify"], discovery=given["discovery_srv"])
     if not given["endpoints"]:
         lone = [n for n in ("cacert", "cert", "key", "user", "server_name") if given[n]]
         if optional and lone:
@@ -161,7 +164,7 @@ def _flags(given: dict[str, Any], *, optional: bool) -> EtcdFlags | None:
         if optional:
             return None
     endpoints = _endpoints(given["endpoints"], secure=not given["insecure_transport"])
-    user, password = _credentials(given["user"], given["password"])
+    user, password = credentials(given["user"], given["password"])
     return EtcdFlags(
         endpoints=endpoints,
         cacert=given["cacert"],
@@ -176,17 +179,18 @@ def _flags(given: dict[str, Any], *, optional: bool) -> EtcdFlags | None:
     )
 
 
-def _refuse(given: dict[str, Any]) -> None:
-    if given["insecure_skip_tls_verify"]:
+def refuse_insecure(*, skip_verify: bool, discovery: str | None) -> None:
+    """Refuse what would find members, or trust them, without proof. Raises `click.UsageError`."""
+    if skip_verify:
         raise click.UsageError(
             "--insecure-skip-tls-verify can't be honoured: the members' certificates are always "
             "verified. Give the CA that signed them by --cacert (kubeadm: "
             "/etc/kubernetes/pki/etcd/ca.crt), and --server-name if they are made for another name"
         )
-    if given["discovery_srv"]:
+    if discovery:
         raise click.UsageError(
             "--discovery-srv is not supported: name the members by --endpoints "
-            f"(`dig +short SRV _etcd-client-ssl._tcp.{given['discovery_srv']}` lists them)"
+            f"(`dig +short SRV _etcd-client-ssl._tcp.{discovery}` lists them)"
         )
 
 
@@ -200,8 +204,11 @@ def _endpoints(text: str | None, *, secure: bool) -> tuple[str, ...]:
     return tuple(e if "://" in e else f"https://{e}" for e in endpoints)
 
 
-def _credentials(user: str | None, password: str | None) -> tuple[str | None, SecretStr | None]:
-    """Follow etcdctl's rule: with a password given, a colon belongs to the user's name."""
+def credentials(user: str | None, password: str | None) -> tuple[str | None, SecretStr | None]:
+    """User and password by etcdctl's rule: with a password, a colon belongs to the user's name.
+
+    Raises `click.UsageError` if the password is missing and can't be asked for.
+    """
     if not user:
         if password:
             raise click.UsageError("--password needs --user")
@@ -211,7 +218,7 @@ def _credentials(user: str | None, password: str | None) -> tuple[str | None, Se
     name, colon, rest = user.partition(":")
     if colon:
         return name, SecretStr(rest)
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(
             f"the password of user {name!r} is missing, and there is no terminal to ask on: "
             "set ETCDCTL_PASSWORD"

@@ -104,7 +104,7 @@ def hashkv(  # noqa: PLR0917  # one for each flag, all passed by name
             if flags is not None:
                 told = found[0].hash if found else None
                 at = told.hash_revision if told else revision or 0
-                found += await _members(flags, at, deadline)
+                found += await _members(flags, at, report, deadline)
         return found
 
     with reporting(progress=progress) as report:
@@ -139,12 +139,14 @@ async def _stored(
     return await with_store(store, url, work)
 
 
-async def _members(etcd: EtcdFlags, at: int, deadline: Deadline) -> "list[Hashed]":
+async def _members(
+    etcd: EtcdFlags, at: int, report: "Report", deadline: Deadline
+) -> "list[Hashed]":
     from etcd_steward.engine.hash_members import hash_members  # noqa: PLC0415  # grpc: slow
     from etcd_steward.etcd.client import EtcdClient  # noqa: PLC0415
 
     async with EtcdClient.connect(etcd.connection()) as client:
-        return await hash_members(client, at, deadline=deadline)
+        return await hash_members(client, at, report, deadline=deadline)
 
 
 def _show(found: "list[Hashed]", output: str) -> int:

@@ -19,6 +19,10 @@ _VERBS = {
         "etcd_steward.cli.check:check",
         "Look whether a backup would work: what does, what doesn't, what to do.",
     ),
+    "status": (
+        "etcd_steward.cli.status:status",
+        "Show one etcd on one screen, and what to do next.",
+    ),
     "snapshot": (
         "etcd_steward.cli.snapshot:snapshot",
         "Take, list, prove and fetch snapshots.",
@@ -34,6 +38,34 @@ _VERBS = {
     "hashkv": (
         "etcd_steward.cli.hashkv:hashkv",
         "Hash all keys of a file, a backup or every member, to compare them.",
+    ),
+    "defrag": (
+        "etcd_steward.cli.defrag:defrag",
+        "Defragment all members safely, one at a time, the leader last.",
+    ),
+    "alarm": (
+        "etcd_steward.cli.alarm:alarm",
+        "List alarms, and make a full etcd take writes again.",
+    ),
+    "maintenance": (
+        "etcd_steward.cli.maintenance:maintenance",
+        "Compact history, guarded.",
+    ),
+    "put": ("etcd_steward.cli.etcdctl.put:put", "etcdctl's put: write a key."),
+    "get": ("etcd_steward.cli.etcdctl.get:get", "etcdctl's get: read keys."),
+    "del": ("etcd_steward.cli.etcdctl.delete:delete", "etcdctl's del: delete keys."),
+    "compact": (
+        "etcd_steward.cli.etcdctl.compact:compact",
+        "etcdctl's compact: forget the history before a revision.",
+    ),
+    "compaction": (
+        "etcd_steward.cli.etcdctl.compact:compaction",
+        "The same, by the name that etcdctl gives it in full.",
+    ),
+    "watch": ("etcd_steward.cli.etcdctl.watch:watch", "etcdctl's watch: print what happens."),
+    "lease": (
+        "etcd_steward.cli.etcdctl.lease:lease",
+        "etcdctl's lease: grant, revoke, keep-alive, timetolive, list.",
     ),
 }
 

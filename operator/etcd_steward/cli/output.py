@@ -73,11 +73,17 @@ def warn(message: str) -> None:
     click.echo(f"{click.style('Warning:', fg='yellow')} {message}", err=True)
 
 
+def sentence(hint: str) -> str:
+    """A hint as it stands on a line of its own; what begins it may be copied, such as a path."""
+    word = hint.partition(" ")[0].rstrip(":")
+    return hint if "/" in word or ":" in word else hint[0].upper() + hint[1:]
+
+
 def print_error(error: StewardError, output: str) -> None:
     """Say what went wrong and, on a line of its own, what to do next."""
     click.echo(f"{click.style('Error:', fg='red')} {error.message}", err=True)
     if error.hint:
-        click.echo(error.hint[0].upper() + error.hint[1:], err=True)
+        click.echo(sentence(error.hint), err=True)
     if output != "table":
         told = {
             "reason": error.reason,

@@ -10,11 +10,12 @@ import click
 
 from etcd_steward.cli.framework import Option
 from etcd_steward.cli.output import warn
-from etcd_steward.models.run import Journal, Progress
 from etcd_steward.units import size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+    from etcd_steward.models.run import Journal, Progress
 
 _PATIENCE = 2.0
 """Seconds that a run may take without a word where there is no terminal."""
@@ -23,6 +24,7 @@ _EVERY = 5.0
 _WORDS = {
     "Connecting": "Looking at the members",
     "WaitingForRoom": "Waiting for room in the spool",
+    "WaitingForMaintenance": "Waiting for maintenance",
     "Streaming": "Reading from etcd",
     "Exporting": "Reading from etcd",
     "Uploading": "Uploading",
@@ -42,6 +44,15 @@ _WORDS = {
     "Watching": "Waiting to look again",
     "Deleting": "Deleting",
     "PuttingBack": "Putting back",
+    "TakingSnapshot": "Taking a snapshot",
+    "Weighing": "Adding up what lives",
+    "Compacting": "Compacting",
+    "WaitingForRescue": "Waiting for another rescue",
+    "ProvingWrites": "Trying a write",
+    "WaitingForSnapshot": "Waiting for a snapshot",
+    "MovingLeader": "Moving the leader",
+    "Defragmenting": "Defragmenting",
+    "Settling": "Settling",
 }
 
 
@@ -62,14 +73,17 @@ def progress_option(function: Callable[..., Any]) -> Callable[..., Any]:
 class _Quiet:
     """Warnings only."""
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: "Progress") -> None:
         """Say nothing."""
 
     def warning(self, message: str) -> None:
         """Say it on standard error."""
         warn(message)
 
-    async def journal(self, journal: Journal) -> None:
+    def say(self, line: str) -> None:
+        """Say nothing."""
+
+    async def journal(self, journal: "Journal") -> None:
         """Do nothing: the spool holds the journal of a run that has no operator."""
 
     def settled(self) -> None:
@@ -82,7 +96,7 @@ class _Lines(_Quiet):
     def __init__(self) -> None:
         self._next: float | None = None
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: "Progress") -> None:
         """Say a line if it is time for one."""
         now = time.monotonic()
         if self._next is None:
@@ -90,6 +104,10 @@ class _Lines(_Quiet):
         elif now >= self._next:
             self._next = now + _EVERY
             click.echo(in_words(progress), err=True)
+
+    def say(self, line: str) -> None:
+        """Say a line of its own."""
+        click.echo(line, err=True)
 
 
 class _Bar(_Quiet):
@@ -99,7 +117,7 @@ class _Bar(_Quiet):
         self._bars = bars
         self._task = bars.add_task(_WORDS["Connecting"], total=None, amount="")
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: "Progress") -> None:
         """Move the bar."""
         done, total, amount = _amount(progress)
         self._bars.update(
@@ -116,6 +134,10 @@ class _Bar(_Quiet):
             "[yellow]Warning:[/yellow] ", end="", soft_wrap=True, highlight=False
         )
         self._bars.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """Say a line above the bar."""
+        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -146,7 +168,7 @@ def reporting(*, progress: bool) -> Iterator[_Quiet]:
             yield _Bar(bars)
 
 
-def _amount(progress: Progress) -> tuple[int, int | None, str]:
+def _amount(progress: "Progress") -> tuple[int, int | None, str]:
     """What to show of a step: how much of how much, and the same in words."""
     if progress.step in ("Streaming", "Exporting", "Fetching", "Writing") or (
         progress.step == "ReadingBack" and progress.stored_bytes == 0
@@ -163,7 +185,7 @@ def _part(done: int, total: int) -> tuple[int, int | None, str]:
     return done, total, f"{size(done)} of {size(total)}"
 
 
-def in_words(progress: Progress) -> str:
+def in_words(progress: "Progress") -> str:
     """Say in one line how far a run is."""
     word = _WORDS.get(progress.step, progress.step)
     _, _, amount = _amount(progress)

@@ -20,15 +20,16 @@ from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_option
 from etcd_steward.cli.values import DURATION, human_age
 from etcd_steward.config import EtcdFlags
 from etcd_steward.errors import NotFound
-from etcd_steward.models.run import SpoolSettings
 
 if TYPE_CHECKING:  # grpc, boto3 and numpy are imported where they are needed
     from etcd_steward.engine.live_source import LiveSource
     from etcd_steward.engine.report import Report
     from etcd_steward.engine.sources import Source
+    from etcd_steward.models.run import SpoolSettings
 
 LIVE = "live"
 DEFAULT_PREFIX = "/registry"
+PREFIX_VARIABLE = "ETCD_STEWARD_REGISTRY_PREFIX"
 _WHAT = "What to look into"
 RECORD = "etcdsnapshot/"
 _NAMESPACE = "etcd-steward"
@@ -52,7 +53,7 @@ class Looking:
     """How to open what somebody wants to look into."""
 
     def __init__(self, given: dict[str, Any]) -> None:
-        self.url: str | None = given.get("from_") or None
+        self.url = where_from(given.get("from_"))
         self.prefix = "/" + given["registry_prefix"].strip("/")
         self.store: StoreFlags = given["store"]
         self.etcd: EtcdFlags = given["etcd"]
@@ -129,6 +130,16 @@ class Looking:
             err=True,
         )
         return found.revision
+
+
+def where_from(text: str | None) -> str | None:
+    """What --from says.
+
+    Nothing is no way to say `live`: who forgot to set a variable does not mean the etcd of today.
+    """
+    if text == "":
+        raise click.UsageError(f"--from is empty: name a snapshot, or say {LIVE}")
+    return text
 
 
 async def url_of_record(name: str) -> str:
@@ -219,8 +230,8 @@ _PREFIX_OPTION = click.option(
     "--registry-prefix",
     cls=Option,
     section=_WHAT,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
+    envvar=PREFIX_VARIABLE,
     default=DEFAULT_PREFIX,
     metavar="PREFIX",
-    help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
+    help=f"The API server's --etcd-prefix.  [default: {DEFAULT_PREFIX}; env: {PREFIX_VARIABLE}]",
 )

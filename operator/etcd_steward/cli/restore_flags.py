@@ -17,7 +17,7 @@ from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option
 from etcd_steward.cli.output import output_option
 from etcd_steward.cli.progress import progress_option
-from etcd_steward.cli.registry_source import DEFAULT_PREFIX, LIVE, RECORD, url_of_record
+from etcd_steward.cli.registry_source import DEFAULT_PREFIX, LIVE, RECORD, url_of_record, where_from
 from etcd_steward.cli.running import timeout_option
 from etcd_steward.cli.snapshot_find import filters, split_url
 from etcd_steward.cli.store_flags import spool_options, store_options
@@ -44,7 +44,7 @@ class Restoring:
     @property
     def source(self) -> str:
         """--from; the live etcd where it is left out."""
-        return self.given["from_"] or LIVE
+        return where_from(self.given["from_"]) or LIVE
 
     def check(self) -> None:
         """Raise `UsageError` for flags that contradict each other."""

@@ -38,13 +38,16 @@ class Interrupted(Exception):  # what happened, not what went wrong
         """The shell's own convention: 130 after Ctrl-C, 143 after SIGTERM."""
 
 
-def run(work: Coroutine[Any, Any, Result], *, stopping: str = _STOPPING) -> Result:
-    """Run `work` to its end; `stopping` is what a person reads when it is told to stop.
+def run(
+    work: Coroutine[Any, Any, Result], *, stopping: str = _STOPPING, at_once: str = _AT_ONCE
+) -> Result:
+    """Run `work` to its end.
 
+    `stopping` is what a person reads when it is told to stop, `at_once` when it is told twice.
     The first SIGINT or SIGTERM cancels it and waits for its clean-up, then raises `Interrupted`;
     the second ends the process on the spot, threads and all.
     """
-    return asyncio.run(_cancellable(work, stopping))
+    return asyncio.run(_cancellable(work, stopping, at_once))
 
 
 async def agreed(question: str) -> bool:
@@ -63,7 +66,7 @@ async def agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-async def _cancellable(work: Coroutine[Any, Any, Result], stopping: str) -> Result:
+async def _cancellable(work: Coroutine[Any, Any, Result], stopping: str, at_once: str) -> Result:
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     received: list[int] = []
@@ -73,7 +76,7 @@ async def _cancellable(work: Coroutine[Any, Any, Result], stopping: str) -> Resu
         if loop.is_closed():  # the work is done, and its result is being printed
             os._exit(128 + signum)
         if received:
-            os.write(2, f"\n{_AT_ONCE}\n".encode())
+            os.write(2, f"\n{at_once}\n".encode())
             os._exit(128 + signum)
         received.append(signum)
         os.write(2, f"\n{stopping} Once more stops at once.\n".encode())

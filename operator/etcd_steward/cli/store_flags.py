@@ -9,7 +9,7 @@ import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -20,7 +20,9 @@ from etcd_steward.cli.values import SIZE
 from etcd_steward.config import read_pem
 from etcd_steward.errors import InvalidInput, Refused
 from etcd_steward.models.connection import LocalSettings, S3Encryption, S3Settings
-from etcd_steward.models.run import SpoolSettings
+
+if TYPE_CHECKING:  # imported where it is needed: half of what starting takes
+    from etcd_steward.models.run import SpoolSettings
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -285,9 +287,20 @@ def spool_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(*, spool_dir: Path | None, spool_limit: int | None, **kwargs: Any) -> Any:
-        directory = (spool_dir or default_spool()).absolute()
-        return function(spool=SpoolSettings(directory=directory, limit=spool_limit), **kwargs)
+        return function(spool=spool_settings(spool_dir, spool_limit), **kwargs)
 
+    return spool_flags(wrapper)
+
+
+def spool_settings(directory: Path | None, limit: int | None) -> "SpoolSettings":
+    """What the spool's flags say. Raises what `default_spool` raises."""
+    from etcd_steward.models.run import SpoolSettings  # noqa: PLC0415  # slow
+
+    return SpoolSettings(directory=(directory or default_spool()).absolute(), limit=limit)
+
+
+def spool_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the spool's flags as they are, `spool_dir` and `spool_limit`."""
     directory = click.option(
         "--spool-dir",
         cls=Option,
@@ -308,4 +321,4 @@ def spool_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help="How much the spool may hold, such as 2Gi.  "
         "[default: what the disk has, less 5 %; env: ETCD_STEWARD_SPOOL_LIMIT]",
     )
-    return directory(limit(wrapper))
+    return directory(limit(function))

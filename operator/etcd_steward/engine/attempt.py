@@ -32,6 +32,10 @@ class Attempt(Generic[Request]):
         """Say that other runs must end first."""
         self.tracker.step = "WaitingForRoom"
 
+    def stand_back(self) -> None:
+        """Say that maintenance of the member must end first."""
+        self.tracker.step = "WaitingForMaintenance"
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

@@ -94,7 +94,9 @@ async def _drain(run: _Run, source: Source, file: SpoolFile) -> tuple[Drained, i
         run.request.run,
         seconds=run.request.timeout,
         report=run.tracker.report,
+        waiting=run.stand_back,
     ):
+        run.tracker.step = "Streaming"
         revision = await source.member.revision()
         return await _read(run, source, file), revision
 

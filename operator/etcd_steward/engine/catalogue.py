@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from etcd_steward.engine.maintenance.corrupt import mark_suspect, suspicious
 from etcd_steward.engine.manifest_cache import ManifestCache
 from etcd_steward.engine.manifests import Backup, Contents, Unreadable, contents, read_backups
 from etcd_steward.engine.members import choose
@@ -39,6 +40,8 @@ class Identity:
     cluster_id: str | None
     trouble: str | None = None
     """Why nothing may be deleted in its name."""
+    corrupt: bool = False
+    """Its members hold different data, so what was read from it is suspect."""
 
 
 async def identify(client: EtcdClient, registry_prefix: str) -> Identity:
@@ -58,6 +61,7 @@ async def identify(client: EtcdClient, registry_prefix: str) -> Identity:
         "etcd has raised the CORRUPT alarm: older backups may be the only good ones"
         if corrupt
         else None,
+        corrupt,
     )
 
 
@@ -116,6 +120,20 @@ class _Look:
     def _concerns(self, manifest: Manifest) -> bool:
         return manifest.cluster == self.identity.cluster or self.ours(manifest)
 
+    async def suspected(self, found: _Found) -> _Found:
+        """The same, those of ours marked as suspect that nothing vouches for any more."""
+        doubted = suspicious([one for one in found.backups if self.ours(one.manifest)])
+        now = f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"
+        marked = await mark_suspect(
+            self.store,
+            doubted,
+            f"etcd had raised the CORRUPT alarm by {now}, and no comparison of its members since "
+            "this was taken shows that they held the same data then",
+        )
+        by_folder = {one.manifest.folder: one for one in marked}
+        backups = [by_folder.get(one.manifest.folder, one) for one in found.backups]
+        return _Found(backups, found.unreadable)
+
     async def _read(self, runs: Sequence[Contents], prefix: str) -> _Found:
         if self.cache is not None:
             await self.cache.load(prefix)
@@ -143,6 +161,8 @@ async def catalogue(
     look = _Look(store, request, identity, cache)
     with on_side("store"):
         found = await look.read()
+        if identity.corrupt:
+            found = await look.suspected(found)
         ours = [one for one in found.backups if look.ours(one.manifest)]
         frozen = identity.trouble or trouble(found.backups, found.unreadable)
         kept = keep([candidate(one) for one in ours], request.retention)

@@ -47,7 +47,7 @@ async def check_certificates(connection: EtcdConnection) -> list[Finding]:
             for ca in x509.load_pem_x509_certificates(tls.ca.encode())
         ]
     theirs = await asyncio.gather(
-        *(_presented(address, material, connection.dial_timeout) for address in secure)
+        *(presented(address, material, connection.dial_timeout) for address in secure)
     )
     for address, certificate in zip(secure, theirs, strict=True):
         if certificate is not None:
@@ -66,7 +66,7 @@ def _name(certificate: x509.Certificate) -> str:
     return certificate.subject.rfc4514_string()
 
 
-async def _presented(
+async def presented(
     address: Address, material: Material, timeout: float
 ) -> x509.Certificate | None:
     """The certificate that a member shows, if it can be trusted."""

@@ -16,12 +16,17 @@ from typing import Final
 
 from etcd_steward import __version__
 from etcd_steward.deadline import Deadline
-from etcd_steward.engine.announce import announced
+from etcd_steward.engine.announce import announced, needing
 from etcd_steward.engine.attempt import Attempt, Source, find_source
 from etcd_steward.engine.deposit import Deposit
 from etcd_steward.engine.paged import Paged, ranges_of, read_pages
 from etcd_steward.engine.prove_registry import compare_registry
-from etcd_steward.engine.registry_file import size_at_most, stored_registry, written_registry
+from etcd_steward.engine.registry_file import (
+    resource_bytes,
+    size_at_most,
+    stored_registry,
+    written_registry,
+)
 from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.spool import Spool
 from etcd_steward.engine.spoolfile import SpoolFile
@@ -117,11 +122,20 @@ class _Reading:
             request.run,
             seconds=request.timeout,
             report=run.tracker.report,
+            waiting=run.stand_back,
         ):
+            run.tracker.step = "Exporting"
             for number in range(1, _READINGS + 1):
                 revision = await self._revision()
                 try:
-                    paged = await self._read_at(revision, chosen, number)
+                    async with needing(
+                        run.client,
+                        revision,
+                        request.run,
+                        seconds=request.timeout,
+                        report=run.tracker.report,
+                    ):
+                        paged = await self._read_at(revision, chosen, number)
                 except Compacted as error:
                     if request.revision or number == _READINGS:
                         raise _outrun(error, revision, request) from error
@@ -247,7 +261,7 @@ async def _store(run: Attempt[ExportRequest], source: Source, read: _Read) -> Ma
     piped = written_registry(rows, paged.file, revision=paged.revision, prefix=prefix)
     async with aclosing(piped.pieces()) as pieces:
         written = await run.deposit.upload(folder, folder.registry, pieces, size=size_at_most(rows))
-    stored = stored_registry(written, piped.result)
+    stored = stored_registry(written, piped.result, resource_bytes(rows, prefix))
     with on_side("store"):
         run.tracker.step = "ReadingBack"
         proven = await _read_back(run.deposit.store, folder.registry, stored, rows, paged.file)

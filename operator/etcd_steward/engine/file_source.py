@@ -20,7 +20,7 @@ from etcd_steward.engine.sources import (
     sized,
 )
 from etcd_steward.engine.spool import Spool
-from etcd_steward.etcd.keys import EVERYTHING
+from etcd_steward.etcd.keys import EVERYTHING, KeyRange
 from etcd_steward.models.ports import ReadAt
 from etcd_steward.models.registry import Record
 from etcd_steward.registry import paths
@@ -69,7 +69,7 @@ class FileSource:
                 yield [Record(one.key, b"", *one[2:]) for one in batch]
             return
         for rows in await self._parts(wanted, at):
-            async for records in self._each(rows.records()):
+            async for records in self.each(rows.records()):
                 kept = [one for one in records if wanted.wants(one)] if wanted.by_value else records
                 if kept:
                     yield kept if values else [one._replace(value=b"") for one in kept]
@@ -81,7 +81,7 @@ class FileSource:
                 yield list(map(sized, records))
             return
         for rows in await self._parts(wanted, at):
-            async for batch in self._each(_sizes(rows)):
+            async for batch in self.each(_sizes(rows)):
                 yield batch
 
     async def fetch(self, keys: Sequence[bytes], *, at: int = 0) -> dict[bytes, Record]:
@@ -94,11 +94,29 @@ class FileSource:
         """What changed since the last compaction."""
         rows = await self._work(self._changes, wanted, after or self._history.compact_revision)
         at = 0
-        async for records in self._each(rows.records()):
+        async for records in self.each(rows.records()):
             deleted = rows.deleted[at : at + len(records)].tolist()
             at += len(records)
             found = list(map(Change, records, deleted))
             yield [one for one in found if wanted.wants(one.record)] if wanted.by_value else found
+
+    async def live(self, wanted: KeyRange, *, at: int = 0) -> Rows:
+        """The keys of a range of bytes, ascending; `each` reads them."""
+        rows = await self._work(self._history.live, self._revision(at))
+        return _between(rows, wanted)
+
+    async def told(self, wanted: KeyRange, *, start: int) -> Rows:
+        """What etcd would tell of a range that is watched from revision `start` on.
+
+        At the revision of the last compaction itself that is what has stayed.
+        """
+        rows = _between(await self._work(self._history.changes), wanted)
+        return rows[rows.mod_revision >= start]
+
+    async def each(self, items: Iterator[list[Item]]) -> AsyncIterator[list[Item]]:
+        """The batches of an iterator over `Rows` of this file, which blocks."""
+        while (batch := await self._work(next_batch, items)) is not None:
+            yield batch
 
     async def _parts(self, wanted: Wanted, at: int) -> list[Rows]:
         return await self._work(self._live, wanted, self._revision(at))
@@ -131,17 +149,19 @@ class FileSource:
         oldest = max(1, self._history.compact_revision)
         return revision_at(at, self.name, self.revision, oldest)
 
-    async def _each(self, items: Iterator[list[Item]]) -> AsyncIterator[list[Item]]:
-        """The batches of a blocking iterator."""
-        while (batch := await self._work(next_batch, items)) is not None:
-            yield batch
-
     async def _work(
         self, work: Callable[Parameters, Result], *args: Parameters.args, **more: Parameters.kwargs
     ) -> Result:
         """Do something in a thread: the reader is for one at a time."""
         async with self._one:
             return await settled(asyncio.to_thread(work, *args, **more))
+
+
+def _between(rows: Rows, wanted: KeyRange) -> Rows:
+    """Those of a range, as etcd understands it."""
+    if not wanted.end:
+        return rows.between(wanted.start, wanted.start + b"\0")
+    return rows.between(wanted.start, None if wanted.end == EVERYTHING else wanted.end)
 
 
 def _chosen(rows: Rows, wanted: Wanted) -> Rows:

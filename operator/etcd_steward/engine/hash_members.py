@@ -5,8 +5,12 @@ Two hashes may be compared only if they were compacted alike, too: where a compa
 the members, all are asked anew.
 """
 
+import secrets
+
 from etcd_steward.deadline import Deadline
+from etcd_steward.engine.announce import announced
 from etcd_steward.engine.hashkv import Hashed
+from etcd_steward.engine.report import Report
 from etcd_steward.errors import Compacted, StewardError, Unsupported
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.etcd.member import Member, MemberFailure, MemberStatus
@@ -15,12 +19,16 @@ from etcd_steward.registry.hashkv import KeysHash
 _ROUNDS = 3
 
 
-async def hash_members(client: EtcdClient, at: int, *, deadline: Deadline) -> list[Hashed]:
+async def hash_members(
+    client: EtcdClient, at: int, report: Report, *, deadline: Deadline
+) -> list[Hashed]:
     """All members at revision `at` (0 = the cluster's own, now).
+
+    Each is announced as being read, so that nobody defragments it meanwhile.
 
     A member that gives no hash says why. Raises what hindered all of them.
     """
-    found = await client.members()
+    found, run = await client.members(), f"hashkv-{secrets.token_hex(4)}"
     for _ in range(_ROUNDS):
         revision = at
         hashed = []
@@ -33,7 +41,10 @@ async def hash_members(client: EtcdClient, at: int, *, deadline: Deadline) -> li
                 # By a read through itself: it has applied that revision then.
                 now = await member.revision(deadline=deadline)
                 revision = revision or now
-                told = await _ask(one, member, revision, deadline)
+                async with announced(
+                    client, one.member_id, run, seconds=deadline.left(), report=report
+                ):
+                    told = await _ask(one, member, revision, deadline)
                 hashed.append(Hashed(one.endpoint, one.name, told))
             except StewardError as error:
                 hashed.append(Hashed(one.endpoint, one.name, error=error))

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from etcd_steward.engine.manifest_cache import ManifestCache
 from etcd_steward.engine.tasks import together
 from etcd_steward.errors import (
+    AlreadyExists,
     IntegrityError,
     InvalidInput,
     NoSuchStore,
@@ -19,8 +21,16 @@ from etcd_steward.errors import (
     StewardError,
     Unsupported,
 )
-from etcd_steward.models.layout import INDEX, MANIFEST, REGISTRY, SNAPSHOT, Folder, may_hold_runs
-from etcd_steward.models.manifest import MANIFEST_LIMIT, Level, Manifest, Proof
+from etcd_steward.models.layout import (
+    INDEX,
+    MANIFEST,
+    REGISTRY,
+    SNAPSHOT,
+    SUSPECT,
+    Folder,
+    may_hold_runs,
+)
+from etcd_steward.models.manifest import MANIFEST_LIMIT, Level, Manifest, Proof, Suspicion
 from etcd_steward.models.ports import ObjectInfo, Outcome, Store
 
 _AT_ONCE = 16
@@ -53,14 +63,24 @@ class Backup:
             self.manifest.suspect is None and proof is not None and proof.level == Level.STRUCTURE
         )
 
+    def suspected(self, why: str) -> "Backup":
+        """The same backup, not to be trusted any more."""
+        return replace(self, manifest=self.manifest.model_copy(update={"suspect": why}))
 
-def _json(model: Manifest | Proof) -> bytes:
+
+def _json(model: Manifest | Proof | Suspicion) -> bytes:
     return model.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
 
 
 async def write_proof(store: Store, manifest: Manifest, proof: Proof) -> None:
     """Add a proof to a backup; the same proof twice is one."""
     await store.put_new(Folder.parse(manifest.folder).proof(proof.at), _json(proof))
+
+
+async def write_suspicion(store: Store, manifest: Manifest, suspicion: Suspicion) -> None:
+    """Say of a backup that it must not be trusted; what was said of it first stays."""
+    with suppress(AlreadyExists):
+        await store.put_new(Folder.parse(manifest.folder).suspect, _json(suspicion))
 
 
 async def write_manifest(store: Store, manifest: Manifest) -> None:
@@ -135,8 +155,10 @@ async def get_backup(store: Store, folder: Folder) -> Backup:
     found = Contents(folder)
     async for info in store.list(f"{folder}/"):
         found.add(info.key.removeprefix(f"{folder}/"), info)
-    (proofs,) = await _proofs(_Reader(store), [(found, manifest)])
-    return Backup(manifest, proofs, found.indexed)
+    reader = _Reader(store)
+    (proofs,) = await _proofs(reader, [(found, manifest)])
+    (suspicion,) = await _suspicions(reader, [found])
+    return _backup(manifest, proofs, found, suspicion)
 
 
 @dataclass(slots=True)
@@ -150,6 +172,7 @@ class Contents:
     """Bytes of snapshot and registry file; None if there is neither."""
     indexed: bool = False
     """Whether a snapshot has a sidecar."""
+    suspicion: ObjectInfo | None = None
     touched: datetime | None = None
     """When something in it was last written."""
 
@@ -162,6 +185,8 @@ class Contents:
             self.size = (self.size or 0) + info.size
         elif name == INDEX:
             self.indexed = True
+        elif name == SUSPECT:
+            self.suspicion = info
         elif name.startswith("proofs/"):
             self.proofs.append(info)
 
@@ -220,6 +245,31 @@ def _proof(text: Outcome) -> Proof | None:
         return Proof.model_validate_json(text, extra="ignore")
     except ValidationError:
         return None
+
+
+async def _suspicions(reader: _Reader, lot: Sequence[Contents]) -> list[str | None]:
+    """What was found out later against each backup; one that can't be read is a reason too."""
+    infos = [one.suspicion for one in lot if one.suspicion is not None]
+    texts = iter(await reader.read(infos) if infos else ())
+    return [None if one.suspicion is None else _suspicion(next(texts)) for one in lot]
+
+
+def _suspicion(text: Outcome) -> str | None:
+    if isinstance(text, NotFound):  # just taken away
+        return None
+    try:
+        return Suspicion.model_validate_json(
+            text if isinstance(text, bytes) else b"", extra="ignore"
+        ).reason
+    except ValidationError:
+        return f"its {SUSPECT} can't be read"
+
+
+def _backup(
+    manifest: Manifest, proofs: tuple[Proof, ...], found: Contents, suspicion: str | None
+) -> Backup:
+    backup = Backup(manifest, proofs, found.indexed)
+    return backup if suspicion is None or manifest.suspect else backup.suspected(suspicion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,9 +375,12 @@ async def _read(reader: _Reader, lot: Sequence[Contents]) -> list[Backup | Unrea
         if isinstance(manifest, Manifest)
     ]
     proofs = iter(await _proofs(reader, sound))
+    suspicions = await _suspicions(reader, lot)
     return [
-        Backup(manifest, next(proofs), one.indexed) if isinstance(manifest, Manifest) else manifest
-        for one, manifest in zip(lot, read, strict=True)
+        _backup(manifest, next(proofs), one, suspicion)
+        if isinstance(manifest, Manifest)
+        else manifest
+        for one, manifest, suspicion in zip(lot, read, suspicions, strict=True)
     ]
 
 

@@ -1,5 +1,6 @@
 """Objects as a person reads them: found by the words that kubectl takes, printed as it prints."""
 
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from etcd_steward.engine.sources import Source, Wanted, place
 from etcd_steward.engine.words import resource_named
-from etcd_steward.errors import InvalidInput, NotFound
+from etcd_steward.errors import InvalidInput, NotFound, Undecodable
 from etcd_steward.models.registry import Filter, KeyPath, Record
 from etcd_steward.registry.decode import decode
 
@@ -59,9 +60,13 @@ class Reference:
 def printable(record: Record) -> tuple[dict[str, Any], tuple[str, ...]]:
     """An object as `kubectl get -o json` has it, and what could not be shown of it.
 
-    Raises `Undecodable` where the value is encrypted, or no object.
+    Raises `Undecodable` where the value is encrypted, no object, or can't be printed.
     """
     decoded = decode(record.value)
+    try:
+        json.dumps(decoded.object, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Undecodable("a text in it holds half a character, which can't be printed") from error
     metadata = decoded.object.get("metadata")
     shown = dict(metadata) if isinstance(metadata, dict) else {}
     shown["resourceVersion"] = str(record.mod_revision)

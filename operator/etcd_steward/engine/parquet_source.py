@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
 from etcd_steward.engine.sources import Change, Sized, Wanted, next_batch
 from etcd_steward.errors import Compacted, InvalidInput
+from etcd_steward.etcd.keys import KeyRange
 from etcd_steward.models.ports import ReadAt
 from etcd_steward.models.registry import KeyPath, Record, Selection
 from etcd_steward.registry import paths
@@ -76,6 +78,17 @@ class ParquetSource:
                 found |= {record.key: record for record in records}
         return found
 
+    async def within(
+        self, wanted: KeyRange, *, at: int = 0, values: bool = True
+    ) -> AsyncGenerator[list[Record], None]:
+        """The keys of a range of bytes, in the order of the file."""
+        for chosen in _parts(wanted, self._file.prefix):
+            meant = Wanted()
+            meant.chosen = chosen
+            async with aclosing(self.records(meant, at=at, values=values)) as batches:
+                async for records in batches:
+                    yield records
+
     async def changes(
         self,
         wanted: Wanted,  # noqa: ARG002  # a `Source`
@@ -118,6 +131,53 @@ class _Exactly(Chosen):
 
     def ranges(self) -> list[tuple[bytes, bytes]] | None:
         return [(key, key + b"\0") for key in sorted(self._keys)]
+
+
+class _Within(Chosen):
+    """A range of keys, wherever they lie in the file."""
+
+    def __init__(self, wanted: KeyRange) -> None:
+        super().__init__(Selection())
+        self._wanted = wanted
+
+    def wants(self, path: KeyPath | None, key: bytes, labels: ReadLabels) -> bool:  # noqa: ARG002
+        return self._wanted.contains(key)
+
+    def ranges(self) -> list[tuple[bytes, bytes]] | None:
+        start, end = self._wanted.start, self._wanted.end
+        return [(start, end or start + b"\0")]
+
+
+class _WithinNamespace(_Within):
+    """Those of them that belong to one namespace, or to none."""
+
+    def __init__(self, wanted: KeyRange, namespace: str | None) -> None:
+        super().__init__(wanted)
+        self._namespace = namespace
+
+    def wants(self, path: KeyPath | None, key: bytes, labels: ReadLabels) -> bool:
+        namespace = path.namespace if path is not None else None
+        return namespace == self._namespace and super().wants(path, key, labels)
+
+    def namespaces(self) -> frozenset[str] | None:
+        return None if self._namespace is None else frozenset({self._namespace})
+
+    def cluster_scoped(self) -> bool:
+        return self._namespace is None
+
+
+def _parts(wanted: KeyRange, prefix: str) -> list[_Within]:
+    """The same range, cut so that little of the file needs to be read.
+
+    Where all keys begin with a namespace's folder they belong to it, or else are no API objects.
+    """
+    if wanted == KeyRange.prefix(wanted.start):
+        path = paths.parse(wanted.start + b"x", prefix)
+    else:
+        path = paths.parse(wanted.start, prefix) if not wanted.end else None
+    if path is None or path.namespace is None:
+        return [_Within(wanted)]
+    return [_WithinNamespace(wanted, path.namespace), _WithinNamespace(wanted, None)]
 
 
 def _by_namespace(keys: Sequence[bytes], prefix: str) -> dict[str | None, list[bytes]]:

@@ -12,7 +12,7 @@ from typing import Final
 from etcd_steward.engine.manifests import Contents, contents, find_manifest, folder_of
 from etcd_steward.engine.tasks import together
 from etcd_steward.errors import Refused, Unavailable
-from etcd_steward.models.layout import INDEX, MANIFEST, REGISTRY, SNAPSHOT, Folder
+from etcd_steward.models.layout import INDEX, MANIFEST, REGISTRY, SNAPSHOT, SUSPECT, Folder
 from etcd_steward.models.manifest import BackupRef, Manifest
 from etcd_steward.models.ports import ObjectInfo, OpenUpload, Store
 
@@ -104,7 +104,7 @@ def _is_proof(folder: Folder, key: str) -> bool:
 
 
 async def _own_files(store: Store, folder: Folder, manifest: Manifest | None) -> list[ObjectInfo]:
-    own = {SNAPSHOT, MANIFEST, REGISTRY, INDEX} | {
+    own = {SNAPSHOT, MANIFEST, REGISTRY, INDEX, SUSPECT} | {
         file.name for file in (manifest.files if manifest else ())
     }
     return [

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -29,6 +29,9 @@ MACROS: Final = {
 MISSED_LIMIT: Final = 1000
 """So many missed ticks are counted, and no more: a minutely schedule may have slept for a year."""
 
+_TICKS: Final = 60
+_MANY_TICKS: Final = 3000
+_WEEK: Final = timedelta(days=8)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"(\d+)([smh])")
 
@@ -111,6 +114,20 @@ class Schedule:
         while tick < newest and earlier < MISSED_LIMIT:
             earlier, tick = earlier + (tick not in made), self.next(tick)
         return Missed(newest, earlier)
+
+
+@lru_cache(maxsize=4096)
+def longest_pause(schedule: Schedule) -> timedelta:
+    """The longest time between two ticks, as far as two months and sixty ticks show it.
+
+    From a Friday on: what rests at weekends shows that at once.
+    """
+    begin = tick = schedule.next(datetime(2024, 1, 5, tzinfo=UTC))
+    longest, count = timedelta(), 0
+    while count < _TICKS or (tick - begin < _WEEK and count < _MANY_TICKS):
+        following = schedule.next(tick)
+        longest, tick, count = max(longest, following - tick), following, count + 1
+    return longest
 
 
 def offset(uid: str, spread: str | None) -> timedelta:

@@ -18,7 +18,12 @@ from etcd_steward import __version__
 from etcd_steward.deadline import Deadline
 from etcd_steward.engine.download import TIMEOUT, download
 from etcd_steward.engine.readback import read_back
-from etcd_steward.engine.registry_file import size_at_most, stored_registry, written_registry
+from etcd_steward.engine.registry_file import (
+    resource_bytes,
+    size_at_most,
+    stored_registry,
+    written_registry,
+)
 from etcd_steward.engine.report import Report, Tracker
 from etcd_steward.engine.spool import SPOOLED, Spool
 from etcd_steward.errors import (
@@ -78,7 +83,7 @@ async def store_registry(
         )
     spool.settled()
     await read_back(store, written)
-    return stored_registry(written, piped.result)
+    return stored_registry(written, piped.result, resource_bytes(rows, prefix))
 
 
 async def make_sidecar(

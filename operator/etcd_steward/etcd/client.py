@@ -77,6 +77,17 @@ class EtcdClient:
                 stack.push_async_callback(endpoints[-1].close)
             yield cls(connection, endpoints)
 
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """All of them, the one that answered last first."""
+        every = list(self._endpoints.values())
+        return every[self._first :] + every[: self._first]
+
+    @property
+    def command_timeout(self) -> float:
+        """Seconds that a call may take where nobody says otherwise."""
+        return self._connection.command_timeout
+
     def member(self, status: MemberStatus) -> Member:
         """The member that told `status`, by the same endpoint."""
         via = self._endpoints[status.endpoint]
@@ -335,6 +346,16 @@ class EtcdClient:
 
         return await self._anywhere(ask, None)
 
+    async def anywhere(
+        self,
+        ask: Callable[[Endpoint, Deadline], Awaitable[Result]],
+        *,
+        write: bool = False,
+        deadline: Deadline | None = None,
+    ) -> Result:
+        """Any call for which there is no method here, with all that is said above: see `calls`."""
+        return await self._anywhere(ask, deadline, write=write)
+
     async def _anywhere(
         self,
         ask: Callable[[Endpoint, Deadline], Awaitable[Result]],
@@ -361,7 +382,7 @@ class EtcdClient:
             else:
                 self._first = index
                 return result
-        raise _joined(failures)
+        raise joined(failures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,12 +418,14 @@ async def _listed(via: Endpoint, deadline: Deadline, *, linearizable: bool) -> l
     ]
 
 
-def _joined(failures: Sequence[StewardError]) -> StewardError:
+def joined(failures: Sequence[StewardError]) -> StewardError:
     """One error for what several endpoints said; the most telling one gives kind and hint."""
     if len(failures) == 1:
         return failures[0]
     telling = next((one for one in failures if not isinstance(one, Unavailable)), failures[0])
     texts = "; ".join(one.message for one in failures)
-    return type(telling)(
+    joined = type(telling)(
         f"none of {len(failures)} endpoints could be used: {texts}", hint=telling.hint
     )
+    joined.__cause__ = errors.said_first(failures)
+    return joined

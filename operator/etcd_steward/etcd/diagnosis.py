@@ -47,6 +47,11 @@ async def diagnose(
             f"{address.url} does not answer: no connection in {_SECONDS:.0f} s",
             hint="Check the address, that the host is up, and firewalls between",
         )
+    except OSError as error:
+        return Unavailable(
+            f"{address.url} has just gone away: {error.strerror or 'no connection any more'}",
+            hint="Check that etcd runs there, and its log",
+        )
 
 
 async def _reach(address: Address) -> StewardError | None:

@@ -20,6 +20,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 _KEEPALIVE_MS = 10_000  # etcd closes connections that ping more often than every 5 s
+_LONGEST_MS = (1 << 31) - 1
 _WINDOW = 4 << 20  # bytes that etcd may send ahead of the reader: 200 MB/s at 20 ms
 
 
@@ -121,12 +122,32 @@ class Endpoint:
         A member that loses its leader ends it rather than fall silent. `deadline` bounds logging
         in and explaining errors, not the stream. The stream's errors are `StewardError`s.
         """
+        async with self._stream(self._watch.Watch, requests, "go on watching", deadline) as answers:
+            yield answers
+
+    @asynccontextmanager
+    async def keep_alive(
+        self, requests: AsyncIterator[stubs.LeaseKeepAliveRequest], *, deadline: Deadline
+    ) -> AsyncIterator[AsyncIterable[stubs.LeaseKeepAliveResponse]]:
+        """The same for renewing leases."""
+        method = self.lease.LeaseKeepAlive
+        async with self._stream(method, requests, "renew the lease", deadline) as answers:
+            yield answers
+
+    @asynccontextmanager
+    async def _stream(
+        self,
+        method: aio.StreamStreamMultiCallable[Request, Response],
+        requests: AsyncIterator[Request],
+        what: str,
+        deadline: Deadline,
+    ) -> AsyncIterator[AsyncIterable[Response]]:
         token = await self._token(deadline)
-        call = self._watch.Watch(requests, metadata=_metadata(token, leader=True))
+        call = method(requests, metadata=_metadata(token, leader=True))
         try:
             yield call
         except aio.AioRpcError as error:
-            raise await self._explain(error, "go on watching", deadline) from error
+            raise await self._explain(error, what, deadline) from error
         finally:
             call.cancel()
 
@@ -192,9 +213,10 @@ def _target(address: Address) -> str:
 
 
 def _options(address: Address, connection: EtcdConnection) -> list[tuple[str, int | str]]:
+    dial_ms = int(connection.dial_timeout * 1000)
     options: list[tuple[str, int | str]] = [
         ("grpc.max_receive_message_length", -1),  # etcd bounds what it takes, not what it answers
-        ("grpc.min_reconnect_backoff_ms", int(connection.dial_timeout * 1000)),  # = time to connect
+        ("grpc.min_reconnect_backoff_ms", min(_LONGEST_MS, dial_ms)),  # = time to connect
         ("grpc.initial_reconnect_backoff_ms", 250),
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),

@@ -5,6 +5,7 @@ or a message too large), so its message decides first and the code only after it
 those of etcd's api/v3rpc/rpctypes/error.go, the same from 3.4 to 3.7.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -40,12 +41,17 @@ _CREDENTIALS = _Meaning(
     Unauthorized, "This etcd has authentication enabled: give a user and password that it knows"
 )
 
+_DROPPED = "raft proposal dropped"
+"""A write came while the leader was handing leadership over: it surely was not done (raft's
+`ErrProposalDropped`; etcd passes it on without a gRPC code of its own)."""
+
 _BY_MESSAGE = {
     "no leader": _Meaning(
         NoLeader, "A majority of members must be up and reach each other: check the others"
     ),
     "not leader": _ELECTION,
     "leader changed": _ELECTION,
+    _DROPPED: _ELECTION,
     "request timed out, possibly due to previous leader failure": _ELECTION,
     "request timed out": _Meaning(
         Unavailable, "The cluster could not agree in time: check quorum and the members' disks"
@@ -172,11 +178,39 @@ def leader_changed(error: RpcFailure) -> bool:
 
 def never_sent(error: BaseException | None) -> bool:
     """Whether a request certainly had no effect, so that even a write may go elsewhere."""
-    return (
-        isinstance(error, grpc.RpcError)
-        and error.code() is grpc.StatusCode.UNAVAILABLE
-        and text_of(error).startswith(_NEVER_SENT)
-    )
+    if not isinstance(error, grpc.RpcError):
+        return False
+    unsent = error.code() is grpc.StatusCode.UNAVAILABLE
+    text = text_of(error)
+    return text == _DROPPED or (unsent and text.startswith(_NEVER_SENT))
+
+
+def words_of(error: StewardError) -> str | None:
+    """What etcdctl would print for the failed call behind `error`.
+
+    After `rpctypes.Error` and `ContextError` of etcd's Go client. None where no call came as far as
+    an answer, or several failed.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, grpc.RpcError):
+        return None
+    rpc = failure(cause)
+    if rpc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "context deadline exceeded"
+    details = rpc.details() or ""
+    if details.startswith(_PREFIX):
+        return details
+    if rpc.code() is grpc.StatusCode.UNAVAILABLE:
+        return None  # gRPC's own words; ours say more
+    name = rpc.code().name.title().replace("_", "")
+    return f"rpc error: code = {name} desc = {details}"
+
+
+def said_first(failures: Sequence[StewardError]) -> grpc.RpcError | None:
+    """What etcd itself has said first, among failures at several endpoints."""
+    causes = (one.__cause__ for one in failures)
+    answers = (one for one in causes if isinstance(one, grpc.RpcError))
+    return next((one for one in answers if said_by_etcd(failure(one))), None)
 
 
 def translate(error: RpcFailure, *, endpoint: str, what: str) -> StewardError:

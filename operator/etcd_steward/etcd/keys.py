@@ -31,6 +31,11 @@ class KeyRange:
         """All keys that begin with `prefix`; with an empty one, all keys."""
         return cls(prefix or EVERYTHING, _prefix_end(prefix))
 
+    @property
+    def empty(self) -> bool:
+        """Whether there can be no such key."""
+        return self.end not in {b"", EVERYTHING} and self.end <= self.start
+
     def contains(self, key: bytes) -> bool:
         """Whether etcd would count `key` to this range."""
         if not self.end:

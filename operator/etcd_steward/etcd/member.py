@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from etcd_steward.deadline import Deadline
-from etcd_steward.errors import StewardError, Unavailable
-from etcd_steward.etcd import stubs
+from etcd_steward.errors import Compacted, StewardError, Unavailable
+from etcd_steward.etcd import stubs, watching
 from etcd_steward.etcd.answers import RangeAnswer
 from etcd_steward.etcd.endpoint import Endpoint
 from etcd_steward.etcd.keys import EVERYTHING
@@ -210,6 +210,45 @@ class Member:
         self._check(answer)
         return answer
 
+    async def compact_revision(self, key: bytes, *, deadline: Deadline) -> int:
+        """The oldest revision that it can still read; 0 if nothing was ever compacted.
+
+        Told by a read and a watch that both fail at once: nothing is proposed, no value is read.
+        `key` is any that this user may read.
+        """
+        try:
+            await self.range(key, revision=1, count_only=True, serializable=True, deadline=deadline)
+        except Compacted:
+            return await watching.compact_revision(self._via, key, deadline=deadline)
+        return 0
+
+    async def leases(self, *, deadline: Deadline | None = None) -> stubs.LeaseLeasesResponse:
+        """All leases as it has them, without asking a quorum: their number costs next to nothing.
+
+        An object is made only for those that are looked at.
+        """
+        via = self._via
+        return await via.call(
+            via.lease.LeaseLeases,
+            stubs.LeaseLeasesRequest(),
+            what="list its leases",
+            deadline=deadline,
+            read=True,
+            leader=False,
+        )
+
+    async def lease_keys(self, lease_id: int, *, deadline: Deadline | None = None) -> int | None:
+        """How many keys hang on a lease; None if there is no such lease (any more)."""
+        via = self._via
+        answer = await via.call(
+            via.lease.LeaseTimeToLive,
+            stubs.LeaseTimeToLiveRequest(ID=lease_id, keys=True),
+            what="tell the keys of a lease",
+            deadline=deadline,
+            read=True,
+        )
+        return len(answer.keys) if answer.TTL >= 0 else None
+
     @asynccontextmanager
     async def snapshot(self, *, deadline: Deadline) -> AsyncIterator[SnapshotStream]:
         """Hold a stream of this member's database open while the body reads it in a thread.
@@ -250,6 +289,17 @@ class Member:
             deadline=deadline,
             leader=False,
         )
+
+    async def compacted(self, revision: int, *, deadline: Deadline) -> None:
+        """Wait until it has deleted what the compaction to `revision` lets it forget.
+
+        A second, physical compaction queues behind the first one, and is then told that it was
+        done already (etcd server/storage/mvcc/kvstore.go, `updateCompactRev`).
+        """
+        via = self._via
+        request = stubs.CompactionRequest(revision=revision, physical=True)
+        with suppress(Compacted):
+            await via.call(via.kv.Compact, request, what="compact", deadline=deadline)
 
     async def move_leader(self, target_id: int, *, deadline: Deadline | None = None) -> None:
         """Hand leadership to another member. Only the leader itself can."""

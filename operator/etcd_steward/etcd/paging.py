@@ -19,9 +19,9 @@ from etcd_steward.errors import IntegrityError
 from etcd_steward.etcd import stubs
 from etcd_steward.etcd.keys import EVERYTHING, KeyRange
 
-_PAGE_BYTES = 2 << 20
+_PAGE_BYTES = 4 << 20
 """What a page should weigh: the event loop stays lively, and memory flat."""
-_PAGE_KEYS = 1000
+_PAGE_KEYS = 2000
 """At most. etcd tells no sizes beforehand: this bounds what sudden large values cost."""
 _FIRST_PAGE_KEYS = 100
 _COUNTED = 4

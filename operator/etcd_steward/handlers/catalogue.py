@@ -48,6 +48,8 @@ class _Found(Listener):
 
     def __init__(self, namespace: str) -> None:
         self.entries: list[Entry] = []
+        self.weighed: CatalogueEntry | None = None
+        """The backup that tells what resources take."""
         self._namespace = namespace
 
     def warning(self, message: str) -> None:
@@ -55,6 +57,8 @@ class _Found(Listener):
 
     def entry(self, entry: CatalogueEntry) -> None:
         self.entries.append(entry_of(entry, self._namespace))
+        if entry.resource_bytes is not None:
+            self.weighed = entry
 
 
 def entry_of(found: CatalogueEntry, namespace: str) -> Entry:
@@ -114,7 +118,9 @@ class Catalogue:
             order = context.order(key)
             if order is not None and order.spec is not None and not order.deleting:
                 prune = prune or owed(order)
-                context.looked[key] = await self._look_through(order, prune=prune)
+                looked = await self._look_through(order, prune=prune)
+                if self._is_there(order):
+                    context.looked[key] = looked
                 context.touch(key)
 
     def _next(self, now: datetime) -> Key | None:
@@ -157,7 +163,11 @@ class Catalogue:
             outcome = await self._child(request, found)
             if not isinstance(outcome, Catalogued):
                 return _failed(began, outcome)
+            if not self._is_there(order):
+                return Looked(began, failure="the EtcdBackup was deleted meanwhile")
             self._tell(order, outcome, asked=request.etcd is not None)
+            if found.weighed is not None:
+                self.context.observer.weigh(found.weighed)
             runs = self.context.runs_of(order.key)
             await self._write(order, changes(order, runs, found.entries, request.store.url, began))
         except StewardError as error:
@@ -168,6 +178,11 @@ class Catalogue:
             cluster_id=outcome.cluster_id,
             frozen=outcome.frozen,
         )
+
+    def _is_there(self, order: Order) -> bool:
+        """Whether it still is the same: one that was made anew may have another store."""
+        now = self.context.order(order.key)
+        return now is not None and not now.deleting and now.version.uid == order.version.uid
 
     async def _request(self, order: Order, *, prune: bool) -> CatalogueRequest:
         spec, context, namespace = order.spec, self.context, order.key.namespace

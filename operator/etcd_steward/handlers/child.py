@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from etcd_steward.models.jobs import EVENT, Request
+from etcd_steward.models.maintenance_run import MaintenanceEnded, MemberDone, MemberTurn
+from etcd_steward.models.observation import Observation
 from etcd_steward.models.restore_run import PlanMade, RestoreEnded
 from etcd_steward.models.run import (
     BackupRequest,
@@ -52,6 +54,10 @@ class Listener:
         """A restore is about to write this. Must not block."""
         raise AssertionError(f"this job restores nothing, and planned {plan.url}")
 
+    def member(self, event: MemberTurn | MemberDone) -> None:
+        """A member's turn has come, or is over. Must not block."""
+        raise AssertionError(f"this job maintains nothing, and told of {event}")
+
     async def journal(self, journal: Journal) -> None:
         """Write this down; the child goes on when this returns."""
         raise AssertionError(f"this job uploads nothing, and began {journal.key}")
@@ -72,7 +78,17 @@ class Lost:
     failure: Failure
 
 
-Outcome = Result | Settled | Catalogued | PlanMade | RestoreEnded | Failure | Stopped | Lost
+Outcome = (
+    Result
+    | Settled
+    | Catalogued
+    | PlanMade
+    | RestoreEnded
+    | MaintenanceEnded
+    | Failure
+    | Stopped
+    | Lost
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +112,16 @@ async def run_child(
 
     Whatever becomes of the child is an outcome, not an exception.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=LINE_LIMIT,
-        start_new_session=True,  # Ctrl-C at a terminal is for us alone: we stop it in good order
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_LIMIT,
+            start_new_session=True,  # Ctrl-C at a terminal is for us alone: we stop it in order
+        )
+    except OSError as error:
+        return _unborn(error)
     child = _Child(process, listener, stop, limits)
     stopper = asyncio.create_task(child.stop_when_told(), name="stop the run when told")
     try:
@@ -166,20 +185,29 @@ class _Child:
                 hint="This is a bug; its log lines are in the operator's log",
             )
         match event:
+            case Journal():
+                await self.listener.journal(event)
+                await self.say("ok")
+            case Progress() | Warned() | CatalogueEntry() | MemberTurn() | MemberDone():
+                self._pass_on(event)
+            case PlanMade(applying=True):
+                self.listener.planned(event)
+            case Observation():
+                raise AssertionError("the observer's child is followed by the observer")
+            case _:
+                return event
+        return None
+
+    def _pass_on(self, event: Progress | Warned | CatalogueEntry | MemberTurn | MemberDone) -> None:
+        match event:
             case Progress():
                 self.listener.progress(event)
             case Warned():
                 self.listener.warning(event.message)
-            case Journal():
-                await self.listener.journal(event)
-                await self.say("ok")
             case CatalogueEntry():
                 self.listener.entry(event)
-            case PlanMade(applying=True):
-                self.listener.planned(event)
-            case Result() | Settled() | Catalogued() | PlanMade() | RestoreEnded() | Failure():
-                return event
-        return None
+            case MemberTurn() | MemberDone():
+                self.listener.member(event)
 
     async def _ended(self) -> Outcome:
         code = await self.process.wait()
@@ -212,6 +240,14 @@ def _died(code: int) -> Lost:
         reason="Died",
         message=f"the run's process {how} without a word",
         hint="If memory was short, raise the operator's memory limit; its log says more",
+    )
+
+
+def _unborn(error: OSError) -> Lost:
+    return _lost(
+        reason="Died",
+        message=f"no process could be started for the run: {error.strerror or error}",
+        hint="Look at the operator's limits of memory and of processes (pids), and at its node",
     )
 
 

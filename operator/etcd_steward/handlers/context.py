@@ -13,10 +13,13 @@ from etcd_steward.handlers.asked import Asked
 from etcd_steward.handlers.child import RUNNER, Limits
 from etcd_steward.handlers.elector import Election, Elector
 from etcd_steward.handlers.inventory import Inventory
+from etcd_steward.handlers.maintained import Maintained
+from etcd_steward.handlers.observer import Observer
 from etcd_steward.handlers.standing import Looked, Order, Run
 from etcd_steward.handlers.waits import sleep_unless
 from etcd_steward.kube import Key, Kube
 from etcd_steward.metrics import BackupMetrics
+from etcd_steward.models.observation import ObservationPace
 
 LOOK_AGAIN = 0.5
 """Seconds; a look at our own clock."""
@@ -54,6 +57,12 @@ class Timing:
     """To look through one store."""
     second_look: float = 200.0
     """After a restore, until what became of it is looked at: longer than the repair loops take."""
+    figures_every: float = 300.0
+    """How often figures of an etcd are written into a status: it lies in that very etcd."""
+    secrets_every: float = 60.0
+    """How often credentials of an etcd that is observed are read again."""
+    member_patience: float = 3600.0
+    """How long a round may take to stop: it ends a member's turn before it does."""
     check_every: float = 15.0
     """How often the watches are compared with the API server."""
     not_ready_after: float = 45.0
@@ -64,6 +73,7 @@ class Timing:
     """Without an answer of the API server: perhaps it is us."""
     limits: Limits = field(default_factory=Limits)
     election: Election = field(default_factory=Election)
+    observing: ObservationPace = field(default_factory=ObservationPace)
 
     def back_off(self, attempt: int) -> float:
         """How long to wait after `attempt` failed."""
@@ -89,6 +99,8 @@ class Context:
     """None: there is no other operator."""
     command: Sequence[str] = RUNNER
     inventory: Inventory = field(default_factory=Inventory)
+    observer: Observer = field(init=False)
+    """What is known of each etcd that an EtcdMaintenance names."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by each event of a watch; the scheduler waits for it."""
     dirty: set[Key] = field(default_factory=set)
@@ -101,6 +113,8 @@ class Context:
     """Set when one is added."""
     restores_changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by each event of an EtcdRestore."""
+    maintained_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by each event of an EtcdMaintenance, and whenever something was seen of its etcd."""
     restoring: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One restore at a time: the next one is planned over what the last one has written."""
     surroundings: contextvars.Context | None = None
@@ -119,6 +133,9 @@ class Context:
     def __post_init__(self) -> None:
         """Make room for as many runs as the installer allows."""
         self.slots = asyncio.Semaphore(self.config.max_runs)
+        self.observer = Observer(
+            self.clock, self.metrics.board, self.command, self.timing.observing
+        )
 
     def leads(self) -> bool:
         """Whether this operator may begin something: claim, create, start, delete."""
@@ -161,6 +178,10 @@ class Context:
     def restores(self) -> list[Asked]:
         """All EtcdRestores, as the watch shows them."""
         return list(self.inventory.restores.values())
+
+    def maintained(self) -> list[Maintained]:
+        """All EtcdMaintenances, as the watch shows them."""
+        return list(self.inventory.maintained.values())
 
     def runs(self) -> list[Run]:
         """All EtcdSnapshots, as the watch shows them."""

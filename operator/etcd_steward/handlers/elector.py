@@ -51,6 +51,8 @@ class Election:
     """Between tries, and between renewals."""
     refusal_patience: float = 60.0
     """A 403 at the start is believed when it has lasted so long."""
+    full_patience: float = 60.0
+    """How long a Lease that has run out may be left to its holder while etcd takes no write."""
 
     @property
     def request(self) -> float:
@@ -78,6 +80,7 @@ class Elector:
         self._stale = True
         self._changed_at = NEVER
         self._led = False
+        self._stands_in = False
         self._begun = time.monotonic()
 
     @property
@@ -87,8 +90,8 @@ class Elector:
 
     @property
     def replaced(self) -> bool:
-        """Whether somebody else was seen to hold the Lease."""
-        return self.holder not in {"", self.identity}
+        """Whether somebody else was seen to hold the Lease, and may be alive."""
+        return self.holder not in {"", self.identity} and not self._stands_in
 
     async def run(self) -> None:
         """Take the Lease when it is free, renew it, take it again if it was lost; for ever.
@@ -156,12 +159,15 @@ class Elector:
         """Go on while etcd is full: the Lease can be neither renewed nor taken by anybody.
 
         A read that still shows our name tells that nobody has. The rescue of that very etcd needs
-        a leader.
+        a leader, so if its holder has died meanwhile, or was restarted and has another name now,
+        somebody has to stand in for it. Should it live after all, two act: what either could begin
+        is a rescue, which etcd itself fences; all else begins with a write, and there are none.
         """
-        if self.holder != self.identity:
-            return
         self._observe(await self._kube.lease(self._where))
-        if self.holder == self.identity:
+        silent = time.monotonic() - self._changed_at
+        if silent >= self._election.lease_duration + self._election.full_patience:
+            self._stands_in = True
+        if self._stands_in or self.holder == self.identity:
             self._until = sent + self._election.renew_deadline
 
     def _won(self, sent: float, lease: Object) -> None:
@@ -173,6 +179,7 @@ class Elector:
         self.answered_at = time.monotonic()
         if self._seen is None or self._seen["spec"] != lease["spec"]:
             self._changed_at = time.monotonic()
+            self._stands_in = False
         self._seen = lease
         self.holder = lease["spec"].get("holderIdentity") or ""
         if self.replaced:
@@ -217,7 +224,9 @@ class Elector:
     def _say(self) -> None:
         leads = self.leads
         if leads and not self._led:
-            log.info("this operator leads: Lease %s is held by %s", self._where, self.identity)
+            if self._stands_in:
+                log.warning("etcd is full, and %s is silent: it is stood in for", self.holder)
+            log.info("this operator leads: Lease %s is held by %s", self._where, self.holder)
         if self._led and not leads:
             who = f"{self.holder} holds" if self.replaced else "nobody is known to hold"
             log.warning("this operator no longer leads: %s Lease %s", who, self._where)

@@ -20,8 +20,9 @@ from etcd_steward.errors import StewardError
 from etcd_steward.handlers.asked import Asked
 from etcd_steward.handlers.context import Context, Timing
 from etcd_steward.handlers.elector import Elector
+from etcd_steward.handlers.maintained import Maintained
 from etcd_steward.handlers.standing import Order, Run
-from etcd_steward.kube import BACKUPS, RESTORES, SNAPSHOTS, Key, Version
+from etcd_steward.kube import BACKUPS, MAINTENANCES, RESTORES, SNAPSHOTS, Key, Version
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,9 @@ class Health:
     compared: bool = False
     words: str = "the API server has not been asked yet"
     overdue: dict[str, Overdue] = field(
-        default_factory=lambda: {BACKUPS: Overdue(), SNAPSHOTS: Overdue(), RESTORES: Overdue()}
+        default_factory=lambda: {
+            plural: Overdue() for plural in (BACKUPS, SNAPSHOTS, RESTORES, MAINTENANCES)
+        }
     )
 
     async def watch(self) -> None:
@@ -129,11 +132,13 @@ class Health:
             self.context.inventory.complete.set()
 
     def _shown(self, plural: str) -> Seen:
-        held: Sequence[Order | Run | Asked] = self.context.runs()
+        held: Sequence[Order | Run | Asked | Maintained] = self.context.runs()
         if plural == BACKUPS:
             held = self.context.orders()
         elif plural == RESTORES:
             held = self.context.restores()
+        elif plural == MAINTENANCES:
+            held = self.context.maintained()
         return {one.key: one.version for one in held}
 
     def not_ready(self) -> list[str]:

@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from etcd_steward.handlers.asked import Asked
+from etcd_steward.handlers.maintained import Maintained
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.kube import Key
 
@@ -20,6 +21,7 @@ class Inventory:
     runs: dict[Key, dict[Key, Run]] = field(default_factory=dict)
     """By the EtcdBackup that they name."""
     restores: dict[Key, Asked] = field(default_factory=dict)
+    maintained: dict[Key, Maintained] = field(default_factory=dict)
     complete: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the watches have shown all that the API server lists."""
 
@@ -36,6 +38,13 @@ class Inventory:
             self.restores[asked.key] = asked
         elif (known := self.restores.get(asked.key)) and known.version.uid == asked.version.uid:
             del self.restores[asked.key]
+
+    def see_maintained(self, order: Maintained, *, gone: bool) -> None:
+        """Note an event of an EtcdMaintenance."""
+        if not gone:
+            self.maintained[order.key] = order
+        elif (known := self.maintained.get(order.key)) and known.version.uid == order.version.uid:
+            del self.maintained[order.key]
 
     def see_run(self, run: Run, *, gone: bool) -> None:
         """Note an event of an EtcdSnapshot."""

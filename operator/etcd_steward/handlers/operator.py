@@ -9,28 +9,29 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import kopf
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client import CollectorRegistry
 
+from etcd_steward import __version__
 from etcd_steward import log as logs
 from etcd_steward.config import OperatorConfig
-from etcd_steward.errors import InvalidInput
 from etcd_steward.handlers.catalogue import Catalogue
 from etcd_steward.handlers.child import RUNNER
 from etcd_steward.handlers.context import LOOK_AGAIN, Context, Timing, utc_now
 from etcd_steward.handlers.elector import Elector
+from etcd_steward.handlers.exposition import serving_metrics
 from etcd_steward.handlers.health import Health, Probed, Standby, serving
+from etcd_steward.handlers.maintenances import Maintenances
 from etcd_steward.handlers.resources import register
 from etcd_steward.handlers.restores import Restores
 from etcd_steward.handlers.schedule import Scheduler
 from etcd_steward.handlers.waits import sleep_unless
 from etcd_steward.kube import Kube
-from etcd_steward.metrics import BackupMetrics
+from etcd_steward.metrics import BackupMetrics, Board, Sample, names
 from etcd_steward.models.kinds import GROUP
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     # A run's daemon ends by itself when it is told, as soon as its process has cleaned up.
     settings.background.instant_exit_timeout = 30
     settings.process.ultimate_exiting_timeout = 60
+    # An event waits for the rescue of a full etcd, which takes none meanwhile; an hour at most.
+    settings.posting.default_backoffs = (1, 2, 5, 10, *(30,) * 120)
     settings.posting.reporting_component = "etcd-steward"
     settings.posting.event_name_prefix = "etcd-steward-"
     settings.persistence.finalizer = f"{GROUP}/run"
@@ -85,31 +88,21 @@ async def run_operator(
     timing = timing or Timing()
     kube = await Kube.connect(config.kubeconfig)
     try:
-        registry = CollectorRegistry()
-        replica = Replica(config, kube, BackupMetrics(registry), timing, command, clock)
+        board = Board(CollectorRegistry())
+        board.show("operator", [Sample(names.BUILD_INFO, (__version__,), 1.0)])
+        for result in ("complete", "failed"):
+            board.count("operator", names.RESTORES, result, by=0)
+        replica = Replica(config, kube, BackupMetrics(board), timing, command, clock)
         if config.leader_elect:
             replica.elector = Elector(kube, config.namespace, timing.election)
-        leader = Gauge("etcd_steward_leader", "1 in the replica that leads.", registry=registry)
-        leader.set_function(lambda: float(replica.leads))
-        with serving_metrics(registry, config.metrics_port):
-            async with serving(lambda: replica.probed, config.health_port):
-                await replica.run()
+        board.ask(names.LEADER, lambda: float(replica.leads))
+        async with (
+            serving_metrics(board, config.metrics_port),
+            serving(lambda: replica.probed, config.health_port),
+        ):
+            await replica.run()
     finally:
         await kube.aclose()
-
-
-@contextmanager
-def serving_metrics(registry: CollectorRegistry, port: int) -> Iterator[None]:
-    """Answer `/metrics` while the body runs. Raises `InvalidInput` if the port is taken."""
-    try:
-        server, thread = start_http_server(port, registry=registry)
-    except OSError as error:
-        raise InvalidInput(f"metrics port {port}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 @dataclass(slots=True)
@@ -181,7 +174,7 @@ class Replica:
         registry = kopf.OperatorRegistry()
         register(registry, context)
         health = self.acting = Health(context)
-        restores = Restores(context)
+        restores, maintenances = Restores(context), Maintenances(context)
         over, ready = asyncio.Event(), asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
@@ -191,11 +184,15 @@ class Replica:
                     group.create_task(Scheduler(context).run(), name="scheduler"),
                     group.create_task(Catalogue(context).run(), name="catalogue"),
                     group.create_task(restores.run(), name="restores"),
+                    group.create_task(maintenances.run(), name="maintenances"),
+                    group.create_task(context.observer.run(), name="observer"),
                     group.create_task(health.watch(), name="health"),
-                    group.create_task(self._end(context, restores, over), name="end"),
+                    group.create_task(
+                        self._end(context, (restores, maintenances), over), name="end"
+                    ),
                     group.create_task(self._listen_again(ready), name="signals"),
                 ]
-                log.info("watching EtcdBackups, EtcdSnapshots and EtcdRestores of all namespaces")
+                log.info("watching the resources of all namespaces")
                 await kopf.operator(
                     registry=registry,
                     settings=kopf_settings(),
@@ -213,8 +210,12 @@ class Replica:
         finally:
             self.acting = None
             self.metrics.keep_only(())
+            maintenances.metrics.keep_only(())
+            context.observer.watch(())
 
-    async def _end(self, context: Context, restores: Restores, over: asyncio.Event) -> None:
+    async def _end(
+        self, context: Context, loops: tuple[Restores, Maintenances], over: asyncio.Event
+    ) -> None:
         """Set `over` at a signal, or once this replica is replaced and has nothing under way."""
         elector = self.elector
         while not (elector is not None and elector.replaced and not context.under_way):
@@ -222,7 +223,7 @@ class Replica:
                 break
         else:
             log.info("another operator leads: this one stands by")
-        await restores.stop()
+        await asyncio.gather(*(one.stop() for one in loops))
         over.set()
 
     async def _listen_again(self, ready: asyncio.Event) -> None:

@@ -72,13 +72,16 @@ class Reporter(Listener):
             task.result()  # an error of ours must not pass unseen
 
     async def _write_news(self) -> None:
+        said = ""
         while True:
             await self._news.wait()
             self._news.clear()
             try:
                 await self.writer.try_write()
             except StewardError as error:
-                log.warning("progress is not written: %s", error)
+                if str(error) != said:
+                    log.warning("progress is not written: %s", error)
+                said = str(error)
             except Gone:
                 self._stop.set()
                 return

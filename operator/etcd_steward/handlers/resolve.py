@@ -20,15 +20,19 @@ from etcd_steward.models.connection import (
     StoreSettings,
 )
 from etcd_steward.models.kinds import EtcdBackupSpec
+from etcd_steward.models.maintenance_kinds import EtcdMaintenanceSpec
 from etcd_steward.models.places import S3, Encryption, StoreSpec
 from etcd_steward.models.restore_kinds import EtcdRestoreSpec
 
 
 async def resolve_etcd(
-    spec: EtcdBackupSpec | EtcdRestoreSpec, namespace: str, config: OperatorConfig, kube: Kube
+    spec: EtcdBackupSpec | EtcdRestoreSpec | EtcdMaintenanceSpec,
+    namespace: str,
+    config: OperatorConfig,
+    kube: Kube,
 ) -> EtcdConnection:
     """How to reach the etcd that a spec means."""
-    if spec.etcd is None:
+    if spec.etcd is None or not spec.etcd.endpoints:
         allow(namespace, config, "the operator's own etcd", "set spec.etcd")
         if config.etcd is None:
             raise InvalidInput(

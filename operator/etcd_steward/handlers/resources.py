@@ -1,9 +1,8 @@
 """Everything that the operator reacts to, on one screen, and how a resource is read.
 
-EtcdBackups and EtcdRestores are followed by events alone: no timer, no finalizer. Each active
-EtcdSnapshot has a daemon, which holds the finalizer for as long as it runs. (A long job inside a
-handler of changes would swallow updates and deletions meanwhile; timers leave a finalizer for
-ever.)
+All but runs are followed by events alone: no timer, no finalizer. Each active EtcdSnapshot has a
+daemon, which holds the finalizer for as long as it runs. (A long job inside a handler of changes
+would swallow updates and deletions meanwhile; timers leave a finalizer for ever.)
 """
 
 import asyncio
@@ -24,12 +23,13 @@ from etcd_steward.handlers.deletion import (
 )
 from etcd_steward.handlers.errors import edge
 from etcd_steward.handlers.identity import Identity
+from etcd_steward.handlers.maintained import maintained_of
 from etcd_steward.handlers.read import read_spec, read_status
 from etcd_steward.handlers.reference import Kind, announce, reference
 from etcd_steward.handlers.run import ActiveRun
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.handlers.writer import StatusWriter
-from etcd_steward.kube import BACKUPS, RESTORES, SNAPSHOTS, Key, version_of
+from etcd_steward.kube import BACKUPS, MAINTENANCES, RESTORES, SNAPSHOTS, Key, version_of
 from etcd_steward.models.kinds import (
     ADOPT_CLUSTER,
     BACKUP_LABEL,
@@ -51,6 +51,7 @@ Body = Mapping[str, Any]
 _BACKUPS: Final = (GROUP, VERSION, BACKUPS)
 _SNAPSHOTS: Final = (GROUP, VERSION, SNAPSHOTS)
 _RESTORES: Final = (GROUP, VERSION, RESTORES)
+_MAINTENANCES: Final = (GROUP, VERSION, MAINTENANCES)
 
 
 def register(registry: kopf.OperatorRegistry, context: Context) -> None:
@@ -90,6 +91,12 @@ def _register_watches(registry: kopf.OperatorRegistry, context: Context) -> None
         context.surroundings = context.surroundings or contextvars.copy_context()
         context.inventory.see_restore(asked_of(body), gone=type == "DELETED")
         context.restores_changed.set()
+
+    @kopf.on.event(*_MAINTENANCES, registry=registry)
+    async def maintenance_changed(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002, ANN401
+        context.surroundings = context.surroundings or contextvars.copy_context()
+        context.inventory.see_maintained(maintained_of(body), gone=type == "DELETED")
+        context.maintained_changed.set()
 
 
 def _register_runs(registry: kopf.OperatorRegistry, context: Context) -> None:

@@ -30,6 +30,7 @@ from etcd_steward.handlers.takeover import Takeover
 from etcd_steward.handlers.waits import held_unless, sleep_unless
 from etcd_steward.handlers.writer import FOREVER, Gone, StatusWriter
 from etcd_steward.kube import RESTORES
+from etcd_steward.metrics import names
 from etcd_steward.models.restore_kinds import EtcdRestoreStatus
 from etcd_steward.models.restore_run import PlanMade, RestoreEnded, RestoreRequest
 from etcd_steward.models.run import Failure
@@ -183,6 +184,7 @@ class ActiveRestore:
                 await self._set(step.completed(self.status, outcome, now=now), at_last=True)
                 kind: Kind = "Normal" if self.status.phase == "Complete" else "Warning"
                 self._tell(kind, self.status.phase or "", self.status.message or "")
+                self._count("complete" if kind == "Normal" else "failed")
             case Stopped():
                 self.writer.status = transition.waiting(self.status, "Stopped with the operator")
                 await self.writer.write(asyncio.Event(), LAST_WORDS)
@@ -200,6 +202,10 @@ class ActiveRestore:
         )
         await self._set(status, at_last=True)
         self._tell("Warning", failure.reason, failure.text)
+        self._count("failed")
+
+    def _count(self, result: str) -> None:
+        self.context.metrics.board.count("operator", names.RESTORES, result)
 
     async def _back_off(self, failure: Failure, attempt: int) -> bool:
         delay = self.context.timing.back_off(attempt)

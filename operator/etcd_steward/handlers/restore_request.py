@@ -1,12 +1,13 @@
 """What a restore's child process is asked to do, from an EtcdRestore's spec."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from etcd_steward.engine.retention import before
 from etcd_steward.errors import InvalidInput, NotFound, Refused, on_side
 from etcd_steward.handlers import words
 from etcd_steward.handlers.asked import Asked
 from etcd_steward.handlers.context import Context
+from etcd_steward.handlers.quantities import span
 from etcd_steward.handlers.read import read_spec, read_status
 from etcd_steward.handlers.resolve import allow, resolve_etcd, resolve_place
 from etcd_steward.kube import BACKUPS, RESTORES, SNAPSHOTS, Key
@@ -34,7 +35,7 @@ async def restore_request(context: Context, asked: Asked, *, applying: bool) -> 
     """
     spec = _readable(asked)
     namespace, config = asked.key.namespace, context.config
-    if applying and context.clock() - asked.created > _span(spec.keep_for):
+    if applying and context.clock() - asked.created > span(spec.keep_for):
         raise Refused(
             f"EtcdRestore {asked.key} is older than {spec.keep_for}, and what tells whether it was "
             "applied is not kept for longer",
@@ -60,8 +61,8 @@ async def restore_request(context: Context, asked: Asked, *, applying: bool) -> 
         registry_prefix=config.registry_prefix,
         apply=applying,
         approved=spec.approved_plan_digest if applying else None,
-        time_to_live=_span(spec.plan_time_to_live),
-        keep_for=_span(spec.keep_for),
+        time_to_live=span(spec.plan_time_to_live),
+        keep_for=span(spec.keep_for),
         unthrottled=spec.unthrottled,
         second_look=context.timing.second_look,
         timeout=float(spec.active_deadline_seconds),
@@ -87,11 +88,6 @@ def _options(spec: EtcdRestoreSpec) -> RestoreOptions:
         namespace_mapping=spec.namespace_mapping,
         other_cluster=spec.other_cluster,
     )
-
-
-def _span(text: str) -> timedelta:
-    now = datetime.fromisoformat("2026-01-01T00:00:00Z")  # months differ: by these
-    return now - before(now, text)
 
 
 async def _own_store(

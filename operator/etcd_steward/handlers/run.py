@@ -41,9 +41,7 @@ from etcd_steward.handlers.waits import held_unless, sleep_unless
 from etcd_steward.handlers.writer import FOREVER, Gone, StatusWriter
 from etcd_steward.kube import BACKUPS
 from etcd_steward.models.kinds import EtcdBackupSpec, EtcdSnapshotStatus
-from etcd_steward.models.restore_run import PlanMade, RestoreEnded
 from etcd_steward.models.run import (
-    Catalogued,
     ExportRequest,
     Failure,
     Journal,
@@ -337,8 +335,8 @@ class ActiveRun:
                     f"What it left in the store{where} could not be looked at: {other.text}",
                 )
                 return failure.model_copy(update={"hint": ". ".join(filter(None, hints))})
-            case Catalogued() | PlanMade() | RestoreEnded():
-                raise AssertionError("a settlement neither lists nor restores")
+            case _:
+                raise AssertionError(f"a settlement does not answer {outcome}")
 
     async def _another(self, outcome: Outcome, attempt: int) -> bool:
         """Draw the conclusion; True if another attempt is to follow, now."""
@@ -360,8 +358,8 @@ class ActiveRun:
                 return await self._back_off(outcome, attempt)
             case Failure():
                 await self._fail(outcome)
-            case Settled() | Lost() | Catalogued() | PlanMade() | RestoreEnded():
-                raise AssertionError("a snapshot's child does neither settle, list nor restore")
+            case _:
+                raise AssertionError(f"a snapshot's child does not answer {outcome}")
         return False
 
     async def _complete(self, result: Result) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from etcd_steward.errors import StewardError
+from etcd_steward.engine.schedule import Schedule, longest_pause
+from etcd_steward.errors import InvalidSchedule, StewardError
 from etcd_steward.handlers import words
 from etcd_steward.handlers.status import (
     Holds,
@@ -251,6 +252,7 @@ def _side(side: str, order: Order, active: Run | None, last: Run | None) -> Said
 def figures(order: Order, runs: Sequence[Run]) -> BackupFigures:
     """What the metrics of an EtcdBackup say."""
     best = _newest(backups_of(order, runs))
+    failed = [r for r in of_order(order, runs) if r.status.phase == "Failed" and r.ended]
     status = order.status
     duration = raw = stored = None
     if best is not None and best.status.artifact is not None:
@@ -260,12 +262,35 @@ def figures(order: Order, runs: Sequence[Run]) -> BackupFigures:
     return BackupFigures(
         created=order.created.timestamp(),
         last_success=_seconds(status.last_successful_time) if status.last_successful_time else None,
+        last_failure=max((_seconds(run.ended) for run in failed), default=None),
         last_verified=_seconds(status.last_verified_time) if status.last_verified_time else None,
         duration=duration,
         raw_bytes=raw,
         stored_bytes=stored,
+        kept=status.kept,
         in_progress=sum(run.status.phase == "Running" for run in runs),
+        interval=_interval(order),
+        store_available=_holds(order, "StoreAvailable"),
+        suspended=order.spec is not None and order.spec.suspend,
     )
+
+
+def _interval(order: Order) -> float | None:
+    """Seconds between two runs at most; None where none is asked for, or can't be followed."""
+    if order.spec is None or order.spec.schedule is None:
+        return None
+    try:
+        schedule = Schedule.parse(order.spec.schedule, order.spec.time_zone)
+    except InvalidSchedule:
+        return None  # Ready says so
+    return longest_pause(schedule).total_seconds()
+
+
+def _holds(order: Order, type_: str) -> bool | None:
+    condition = find_condition(order.status.conditions, type_)
+    if condition is None or condition.status == "Unknown":
+        return None
+    return condition.status == "True"
 
 
 def _seconds(time: str) -> float:

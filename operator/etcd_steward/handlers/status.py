@@ -20,6 +20,7 @@ from etcd_steward.models.kinds import (
     RunProgress,
     RunVerification,
 )
+from etcd_steward.models.maintenance_kinds import EtcdMaintenanceStatus
 from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.restore_kinds import EtcdRestoreStatus
 from etcd_steward.models.run import Failure, Journal, Progress, Result
@@ -30,6 +31,8 @@ WARNINGS_KEPT = 20
 
 Status = TypeVar("Status", EtcdBackupStatus, EtcdSnapshotStatus, EtcdRestoreStatus)
 RunStatus = TypeVar("RunStatus", EtcdSnapshotStatus, EtcdRestoreStatus)
+BegunStatus = TypeVar("BegunStatus", EtcdSnapshotStatus, EtcdRestoreStatus, EtcdMaintenanceStatus)
+"""Of whatever processes are started for."""
 Holds = Literal["True", "False", "Unknown"]
 Outcome = tuple[str, Holds, str, str]
 """A condition's type, status, reason and message."""
@@ -81,7 +84,7 @@ def verified(status: EtcdSnapshotStatus) -> bool:
     return condition is not None and condition.status == "True"
 
 
-def is_terminal(status: EtcdSnapshotStatus | EtcdRestoreStatus) -> bool:
+def is_terminal(status: EtcdSnapshotStatus | EtcdRestoreStatus | EtcdMaintenanceStatus) -> bool:
     """Whether a run has ended."""
     return any(
         one.type in {"Complete", "Failed"} and one.status == "True" for one in status.conditions
@@ -154,9 +157,9 @@ def progressed(status: RunStatus, progress: Progress, *, now: datetime) -> RunSt
     )
 
 
-def unnoted_start(status: RunStatus) -> RunStatus:
+def unnoted_start(status: BegunStatus) -> BegunStatus:
     """Leave one number out, so that no two processes ever write into one folder."""
-    return _with(status, starts=(status.starts or 0) + 1)
+    return status.model_copy(update={"starts": (status.starts or 0) + 1})
 
 
 def settled(status: EtcdSnapshotStatus) -> EtcdSnapshotStatus:
@@ -421,7 +424,9 @@ def failed(
     )
 
 
-def dumped(status: EtcdBackupStatus | EtcdSnapshotStatus | EtcdRestoreStatus) -> dict[str, Any]:
+def dumped(
+    status: EtcdBackupStatus | EtcdSnapshotStatus | EtcdRestoreStatus | EtcdMaintenanceStatus,
+) -> dict[str, Any]:
     """A status as the API server has it."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 

@@ -8,17 +8,17 @@ from typing import Generic
 from etcd_steward.errors import StewardError
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers.context import LOOK_AGAIN, Context
-from etcd_steward.handlers.status import RunStatus
+from etcd_steward.handlers.status import BegunStatus
 from etcd_steward.handlers.waits import sleep_unless
 from etcd_steward.handlers.writer import StatusWriter
 
 
 @dataclass(frozen=True)
-class Takeover(Generic[RunStatus]):
+class Takeover(Generic[BegunStatus]):
     """What becomes of one run that has been claimed already. Raises `Gone` if it is deleted."""
 
     context: Context
-    writer: StatusWriter[RunStatus]
+    writer: StatusWriter[BegunStatus]
     stop: asyncio.Event
 
     async def take(self) -> bool:

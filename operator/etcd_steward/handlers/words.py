@@ -7,6 +7,7 @@ from etcd_steward.units import size
 
 _STEPS = {
     "WaitingForRoom": "Waiting for room in the spool",
+    "WaitingForMaintenance": "Waiting for maintenance",
     "Watching": "Written; waiting to look again",
 }
 

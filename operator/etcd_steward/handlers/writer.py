@@ -7,7 +7,7 @@ from typing import Generic
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import NotFound, OutOfSpace, PermanentError, StewardError
 from etcd_steward.handlers.read import read_status
-from etcd_steward.handlers.status import RunStatus, dumped, is_terminal, merge_patch
+from etcd_steward.handlers.status import BegunStatus, dumped, is_terminal, merge_patch
 from etcd_steward.handlers.waits import sleep_unless
 from etcd_steward.kube import SNAPSHOTS, Key, Kube, Version, version_of
 from etcd_steward.kube_client import Object
@@ -30,13 +30,13 @@ class Gone(Exception):
     """The object was deleted, or another operator has begun it since: be still."""
 
 
-class StatusWriter(Generic[RunStatus]):
+class StatusWriter(Generic[BegunStatus]):
     """The status as it should be, and as the API server is known to have it."""
 
     def __init__(
-        self, kube: Kube, key: Key, version: Version, status: RunStatus, plural: str = SNAPSHOTS
+        self, kube: Kube, key: Key, version: Version, status: BegunStatus, plural: str = SNAPSHOTS
     ) -> None:
-        self.status: RunStatus = status
+        self.status: BegunStatus = status
         self.version = version
         """Of the object, as we know it."""
         self._kube = kube

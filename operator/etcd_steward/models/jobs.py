@@ -4,6 +4,15 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from etcd_steward.models.maintenance_run import (
+    CompactionEnded,
+    MaintenanceRequest,
+    MemberDone,
+    MemberTurn,
+    RescueEnded,
+    RoundEnded,
+)
+from etcd_steward.models.observation import Observation, ObserveRequest
 from etcd_steward.models.restore_run import PlanMade, RestoreEnded, RestoreRequest
 from etcd_steward.models.run import (
     Catalogued,
@@ -31,16 +40,25 @@ Event = Annotated[
     | Catalogued
     | PlanMade
     | RestoreEnded
+    | MemberTurn
+    | MemberDone
+    | RoundEnded
+    | CompactionEnded
+    | RescueEnded
+    | Observation
     | Failure,
     Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-Request = (
+OneJob = (
     SnapshotRequest
     | ExportRequest
     | SettleRequest
     | CatalogueRequest
     | DeleteRequest
     | RestoreRequest
+    | MaintenanceRequest
 )
+"""What ends by itself, and has one outcome."""
+Request = OneJob | ObserveRequest
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")])

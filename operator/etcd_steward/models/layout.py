@@ -15,6 +15,7 @@ MANIFEST = "manifest.json"
 SNAPSHOT = "snapshot.db.zst"
 REGISTRY = "registry.parquet"
 INDEX = "index.json"
+SUSPECT = "suspect.json"
 
 _PUNCTUATION = str.maketrans("", "", "-:.")
 _CLUSTER_OR_BACKUP = re.compile(r"^[0-9a-f]{8,16}/([a-z0-9_-]+\.[^/]+/)?$")
@@ -92,6 +93,11 @@ class Folder:
     def index(self) -> str:
         """Key of what vouches for `registry` beside a snapshot, written after it."""
         return f"{self}/{INDEX}"
+
+    @property
+    def suspect(self) -> str:
+        """Key of what was found out later: why this backup must not be trusted."""
+        return f"{self}/{SUSPECT}"
 
     def proof(self, at: datetime) -> str:
         """Key of a proof made at `at`."""

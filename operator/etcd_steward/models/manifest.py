@@ -78,6 +78,11 @@ class StoredFile(Model):
     footer: Footer | None = Field(
         default=None, description="Of `registry.parquet`: how to read it without reading all of it."
     )
+    resource_bytes: dict[str, int] | None = Field(
+        default=None,
+        description="Of `registry.parquet`: bytes of keys and values per resource, of the largest "
+        "hundred; `other` is the sum of all others.",
+    )
 
 
 class Structure(Model):
@@ -228,6 +233,15 @@ class Manifest(Model):
     def snapshot(self) -> StoredFile:
         """The file that is the backup: the snapshot, or the export."""
         return self.files[0]
+
+
+class Suspicion(Model):
+    """What `suspect.json` says of a backup, written later: it counts like the manifest's own."""
+
+    format_version: Literal[1] = 1
+    at: datetime
+    by: str = Field(description="Program and version that wrote it.")
+    reason: str = Field(description="Why this backup must not be trusted.")
 
 
 class Index(Model):

@@ -119,8 +119,8 @@ class Progress(Model):
 
     event: Literal["progress"] = "progress"
     step: str
-    """Connecting | WaitingForRoom | Streaming | Exporting | Uploading | ReadingBack | Recording |
-    Indexing."""
+    """Connecting | WaitingForRoom | WaitingForMaintenance | Streaming | Exporting | Uploading |
+    ReadingBack | Recording | Indexing; of maintenance: those of `MemberTurn`."""
     raw_bytes: int = 0
     """Read from etcd so far."""
     total_bytes: int = 0
@@ -189,6 +189,8 @@ class CatalogueEntry(Model):
     it."""
     indexed: bool | None = None
     """Whether a snapshot has its sidecar; None for an export."""
+    resource_bytes: dict[str, int] | None = None
+    """Of the newest backup that has a registry file of everything: what its resources take."""
 
 
 class Catalogued(Model):

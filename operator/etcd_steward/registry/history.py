@@ -14,7 +14,7 @@ leaves a record of no key at all, which no client can see either.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from etcd_steward.errors import Compacted
 from etcd_steward.models.ports import ReadAt
 from etcd_steward.models.registry import Record
-from etcd_steward.registry.bolt import Bolt
 from etcd_steward.registry.lanes import Mask, Octets, Offsets, Shorts, Words
 from etcd_steward.registry.liveness import KeyHash
 from etcd_steward.registry.mvcc import Database, hash_single, open_database
@@ -81,7 +80,7 @@ class _Keys:
 
 
 @dataclass(slots=True)
-class _Columns:
+class Columns:
     """The numbers of some records, an array entry each."""
 
     main: Offsets
@@ -95,14 +94,14 @@ class _Columns:
 
 
 @dataclass(slots=True)
-class _Index:
+class Index:
     """All records by key, and by age where the key is the same."""
 
     keys: Strings
     """Ascending."""
     starts: Offsets
     """Per key, its first record; and how many there are in all."""
-    columns: _Columns
+    columns: Columns
     newest: int
     """Main revision of the last record; 0 if there is none."""
 
@@ -115,10 +114,10 @@ class _Builder:
         self._hash = KeyHash()
         self._keys = _Keys()
         self._hashes: list[Words] = []
-        self._parts: dict[str, list[NDArray[Any]]] = {one.name: [] for one in fields(_Columns)}
+        self._parts: dict[str, list[NDArray[Any]]] = {one.name: [] for one in fields(Columns)}
         self._newest = 0
 
-    def build(self) -> _Index:
+    def build(self) -> Index:
         """Raises `_Collision`."""
         for part in leaves(self._database.bolt, self._database.keys):
             if isinstance(part, Single):
@@ -141,9 +140,9 @@ class _Builder:
         self._parts["main"], self._parts["rest"] = [main], [rest]
         del owner, main, rest
         columns = {
-            one.name: _emptied(self._parts[one.name], np.int64)[order] for one in fields(_Columns)
+            one.name: _emptied(self._parts[one.name], np.int64)[order] for one in fields(Columns)
         }
-        return _Index(keys, starts, _Columns(**columns), self._newest)
+        return Index(keys, starts, Columns(**columns), self._newest)
 
     def _sorted(self) -> tuple[Strings, Offsets]:
         """The keys, ascending, and the number of each record's own."""
@@ -297,15 +296,23 @@ class History:
         return Rows(self._index, self._database.bolt, index)
 
 
+class Values(Protocol):
+    """Where values lie: a `Bolt`, or any other file of them."""
+
+    def bytes_at(self, offset: int, length: int, /) -> bytes:
+        """Exactly these bytes."""
+        ...
+
+
 class Rows:
     """Some records of a file, in some order, without their values.
 
     A deletion has no value, and 0 for all numbers but its own revision.
     """
 
-    def __init__(self, index: _Index, bolt: Bolt, chosen: Offsets) -> None:
+    def __init__(self, index: Index, values: Values, chosen: Offsets) -> None:
         self._index = index
-        self._bolt = bolt
+        self._values = values
         self._chosen = chosen
 
     def __len__(self) -> int:
@@ -313,7 +320,7 @@ class Rows:
 
     def __getitem__(self, which: "slice | Offsets | Mask") -> "Rows":
         """Some of them, in the order that `which` gives."""
-        return Rows(self._index, self._bolt, self._chosen[which])
+        return Rows(self._index, self._values, self._chosen[which])
 
     @property
     def mod_revision(self) -> Offsets:
@@ -382,6 +389,8 @@ class Rows:
     def values(self) -> list[bytes]:
         """The value of each, all at once: for so many as memory can hold."""
         at, sizes = self.value_at, self.value_size
+        if not len(at):
+            return []
         order = at.argsort(kind="stable")
         begin = at[order]
         end = begin + sizes[order]
@@ -389,7 +398,7 @@ class Rows:
         lasts = np.append(firsts[1:], len(order))
         numbers, starts, ends = order.tolist(), begin.tolist(), end.tolist()
         values = [b""] * len(numbers)
-        read = self._bolt.bytes_at
+        read = self._values.bytes_at
         for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
             origin = starts[first]
             data = read(origin, ends[last - 1] - origin)

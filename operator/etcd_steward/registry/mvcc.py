@@ -19,6 +19,8 @@ FIRST: Final = 1
 """The revision of an etcd that was never written to (server/storage/mvcc/kvstore.go)."""
 PIECE: Final = 1 << 20
 """What is too long for a window is read in pieces of so many bytes."""
+_NOTHING: Final = bytes(8) + b"_" + bytes(8)
+"""The mark that `compact 0` leaves, which etcd takes while it was never compacted."""
 _LARGEST_VALUE: Final = 1 << 20
 
 
@@ -44,7 +46,7 @@ def compacted(meta: Mapping[bytes, bytes]) -> int:
     """
     marks = [0]
     for name in (b"scheduledCompactRev", b"finishedCompactRev"):
-        if name in meta:
+        if meta.get(name, _NOTHING) != _NOTHING:
             at = revision(meta[name])
             if at is None:
                 raise damaged(f"bucket meta: {name.decode()} is no revision")

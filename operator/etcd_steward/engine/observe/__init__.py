@@ -1,0 +1,1 @@
+"""Looking at an etcd: cheaply, again and again, without writing anything."""
