@@ -382,6 +382,27 @@ async def test_a_deletion_that_was_killed_is_finished_and_left_no_lie(
         assert await keys(store) == [f"{folder}/snapshot.db.zst"]
 
 
+async def test_retention_finishes_what_a_killed_one_began(
+    etcd: EtcdCluster, me: Identity, settings: StoreSettings
+) -> None:
+    ours, other = mine(me, 0, 1, 2), mine(me, 0, cluster="0123abcd")
+    async with open_store(settings) as store:
+        await put(store, *ours, *other)
+        for half in (ours[0], *other):
+            await store.delete(Folder.parse(half.folder).manifest)
+        under_way = f"{ours[2].folder[:-8]}01234567/snapshot.db.zst"
+        await store.put_new(under_way, b"of a run under way")
+        found, entries = await look(settings, connection(etcd), prune=False)
+        assert any(key.startswith(ours[0].folder) for key in await keys(store))
+
+        found, entries = await look(settings, connection(etcd))
+        assert found.pruned == (ours[1].folder,)
+        assert folders(entries) == [ours[2].folder]
+        left = {key for key in await keys(store) if not key.startswith(ours[2].folder)}
+        assert {key for key in left if not key.startswith(other[0].folder)} == {under_way}
+        assert any(key.startswith(other[0].folder) for key in left)
+
+
 async def test_a_manifest_that_cannot_be_read_is_not_deleted(
     me: Identity, local: LocalSettings, store: Store
 ) -> None:

@@ -6,7 +6,7 @@ default flags have the same cluster ID, so that alone makes nothing ours either.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -14,7 +14,7 @@ from etcd_steward.engine.maintenance.corrupt import mark_suspect, suspicious
 from etcd_steward.engine.manifest_cache import ManifestCache
 from etcd_steward.engine.manifests import Backup, Contents, Unreadable, contents, read_backups
 from etcd_steward.engine.members import choose
-from etcd_steward.engine.prune import delete_backups, only, same_id
+from etcd_steward.engine.prune import delete_backups, nothing_whole, only, same_id
 from etcd_steward.engine.retention import Candidate, keep
 from etcd_steward.errors import Refused, on_side
 from etcd_steward.etcd.client import EtcdClient
@@ -71,6 +71,8 @@ class _Found:
 
     backups: list[Backup]
     unreadable: list[Unreadable]
+    halves: list[Folder] = field(default_factory=list)
+    """Of our cluster, without a manifest though a proof is there: deleted by halves."""
 
 
 @dataclass(slots=True)
@@ -115,6 +117,7 @@ class _Look:
         return _Found(
             [one for one in found.backups if self._concerns(one.manifest)],
             [one for one in found.unreadable if one.folder.cluster == cluster],
+            found.halves,
         )
 
     def _concerns(self, manifest: Manifest) -> bool:
@@ -132,7 +135,7 @@ class _Look:
         )
         by_folder = {one.manifest.folder: one for one in marked}
         backups = [by_folder.get(one.manifest.folder, one) for one in found.backups]
-        return _Found(backups, found.unreadable)
+        return replace(found, backups=backups)
 
     async def _read(self, runs: Sequence[Contents], prefix: str) -> _Found:
         if self.cache is not None:
@@ -143,6 +146,13 @@ class _Look:
         return _Found(
             [one for one in found if isinstance(one, Backup)],
             [one for one in found if isinstance(one, Unreadable)],
+            [
+                one.folder
+                for one in runs
+                if one.manifest is None
+                and one.proofs
+                and one.folder.cluster == self.identity.cluster
+            ],
         )
 
 
@@ -167,10 +177,11 @@ async def catalogue(
         frozen = identity.trouble or trouble(found.backups, found.unreadable)
         kept = keep([candidate(one) for one in ours], request.retention)
         going = [one.manifest for one in ours if one.manifest.folder not in kept]
-        if request.prune and frozen is None and going:
+        if request.prune and frozen is None:
             known = [one for one in (identity.cluster_id, *request.adopt) if one]
             folders = [Folder.parse(one.folder) for one in going]
             await delete_backups(store, folders, only(request.backup, known))
+            await delete_backups(store, found.halves, nothing_whole)
             look.pruned += [one.folder for one in going]
     gone = set(look.pruned)
     remaining = [one for one in found.backups if one.manifest.folder not in gone]

@@ -51,6 +51,11 @@ def only(backup: BackupRef, cluster_ids: Iterable[str]) -> Check:
     return check
 
 
+def nothing_whole(manifest: Manifest) -> None:
+    """Lets nothing through that has a manifest: for what a deletion has left that was killed."""
+    raise Refused(f"{manifest.folder} has its manifest after all: it is not deleted")
+
+
 async def delete_backup(store: Store, folder: Folder, check: Check) -> bool:
     """Delete one backup if `check` lets its manifest, read anew, through; False: it was gone.
 
