@@ -49,6 +49,12 @@ async def fill(etcd: EtcdCluster, *, live: int = 50, first: int = 0) -> None:
                 return
 
 
+async def count(etcd: EtcdCluster) -> int:
+    """How many keys `fill` has left."""
+    said = await etcd.etcdctl("get", "--prefix", PREFIX, "--keys-only", "--limit=1", "-w", "json")
+    return int(json.loads(said)["count"])
+
+
 async def stand(etcd: EtcdCluster) -> None:
     """Put the tokens, as maintenance of a healthy etcd does."""
     async with open_etcd(connection(etcd)) as client:
