@@ -66,8 +66,10 @@ async def test_each_key_of_a_prefix_comes_once_and_in_order(
     assert await Etcd(keys).read(KeyRange.prefix(prefix)) == expected
 
 
-@pytest.mark.parametrize("layout", ["namespaces", "one directory", "numbers", "bytes"])
-async def test_a_hundred_thousand_keys_are_counted_a_few_times_each(layout: str) -> None:
+@pytest.mark.parametrize(
+    ("layout", "most"), [("namespaces", 12), ("one directory", 12), ("numbers", 4), ("bytes", 12)]
+)
+async def test_a_hundred_thousand_keys_are_counted_a_few_times_each(layout: str, most: int) -> None:
     count = 100_000
     made = {
         "namespaces": lambda n: f"/registry/{n % 7}/team-{n // 7 % 50:04d}/name-{n:08d}".encode(),
@@ -78,7 +80,7 @@ async def test_a_hundred_thousand_keys_are_counted_a_few_times_each(layout: str)
     etcd = Etcd({made(number) for number in range(count)})
     assert await etcd.read(KeyRange.prefix(b"")) == etcd.keys
     # With a limit alone it would be fifty times each; and as many requests as pages at least.
-    assert etcd.visited < 12 * count
+    assert etcd.visited < most * count
     assert etcd.requests < 1200
 
 

@@ -9,6 +9,7 @@ before that end, and it moves accordingly. A wrong guess costs time and nothing 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -26,7 +27,7 @@ _PAGE_KEYS = 2000
 _FIRST_PAGE_KEYS = 100
 _COUNTED = 4
 """How many times the keys of a page etcd may have to count for it."""
-_IN_FLIGHT = 2
+_IN_FLIGHT = 3
 """Pages that are asked for while one is used."""
 _FEW = 16
 """If no more are left than so many times the keys of a page, no near end is looked for."""
@@ -34,6 +35,7 @@ _MANY = 8
 """Prefixes with so small a part of a page's keys are too long."""
 _LETTERS = 0x7F
 _LARGEST = 0xFF
+_PAST_NINE = b":"
 
 
 class Answer(Protocol):
@@ -113,8 +115,8 @@ async def pages(
             goes_on = walk.goes_on(answer)
             if goes_on and walk.start not in asked:
                 ask(walk.start, walk.end)
-            if goes_on and len(asked) < _IN_FLIGHT and (ahead := walk.ahead()) is not None:
-                ask(*ahead)
+            while goes_on and len(asked) < _IN_FLIGHT and (ahead := walk.ahead()) is not None:
+                ask(ahead.start, ahead.end)
             if answer.kvs:
                 yield Page(revision, answer.kvs)
             if not goes_on:
@@ -144,8 +146,8 @@ class _Walk:
     """Keys that were read since an end was last looked for."""
     steady: bool = False
     """Whether one prefix beside the other has held enough keys for a page."""
-    beyond: KeyRange | None = None
-    """Keys that are asked for already."""
+    beyond: deque[KeyRange] = field(default_factory=deque)
+    """Neighbouring ranges from `end` on that are asked for already."""
 
     def __post_init__(self) -> None:
         self.end = self.last
@@ -153,14 +155,15 @@ class _Walk:
     @property
     def bound(self) -> bytes:
         """What no end may go beyond."""
-        return self.last if self.beyond is None else self.beyond.start
+        return self.beyond[0].start if self.beyond else self.last
 
-    def ahead(self) -> tuple[bytes, bytes] | None:
+    def ahead(self) -> KeyRange | None:
         """Keys behind those that are asked for, to be read meanwhile: as many, it may be."""
-        if self.beyond is not None or not self.steady:
+        start = self.beyond[-1].end if self.beyond else self.end
+        if not self.steady or start == self.last:
             return None
-        self.beyond = KeyRange(self.end, self._next(self.end, 1))
-        return self.beyond.start, self.beyond.end
+        self.beyond.append(KeyRange(start, _next(start, 1, self.last)))
+        return self.beyond[-1]
 
     def goes_on(self, answer: Answer) -> bool:
         """Go on behind this answer; False if it was the last.
@@ -208,8 +211,8 @@ class _Walk:
         """End with the next prefix beside this end; a shorter one if none had this."""
         end = self.end
         self.steady = self.found * _MANY > self.limit
-        if self.beyond is not None and self.beyond.start == end:
-            self.end, self.beyond, self.found = self.beyond.end, None, 0
+        if self.beyond and self.beyond[0].start == end:
+            self.end, self.found = self.beyond.popleft().end, 0
             return
         self.end = self.bound
         if self.left <= _FEW * self.limit:
@@ -225,14 +228,28 @@ class _Walk:
         else:
             end, step = end[:-1], 2
         self.found = 0
-        self.end = self._next(end, step)
+        self.end = _next(end, step, self.bound)
 
-    def _next(self, end: bytes, step: int) -> bytes:
-        """The end that lies `step` prefixes beyond this one."""
+
+def _next(end: bytes, step: int, bound: bytes) -> bytes:
+    """The end that lies `step` prefixes beyond this one, or with the next decimal number."""
+    found = _carried(end) if step == 1 else None
+    if found is None:
         while end and end[-1] + step > _LARGEST:
             end, step = end[:-1], 2
-        found = end[:-1] + bytes([end[-1] + step]) if end else self.bound
-        return found if _before(found, self.bound) else self.bound
+        found = end[:-1] + bytes([end[-1] + step]) if end else bound
+    return found if _before(found, bound) else bound
+
+
+def _carried(end: bytes) -> bytes | None:
+    """What follows where decimal numbers go on: `…20` ends `…1:`, which ends `…19`; so `…21`."""
+    if end[-1:] != _PAST_NINE:
+        return None
+    number = end[:-1]
+    tens = number.rstrip(b"9")
+    if tens == end or not tens[-1:].isdigit():
+        return None
+    return tens[:-1] + bytes([tens[-1] + 1]) + b"0" * (len(number) - len(tens)) + b"1"
 
 
 def _before(key: bytes, end: bytes) -> bool:
