@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from etcd_steward.handlers import words
-from etcd_steward.handlers.read import in_words, read_status
+from etcd_steward.handlers.read import read_spec, read_status
 from etcd_steward.handlers.status import is_terminal
 from etcd_steward.kube import Key, Version, version_of
 from etcd_steward.models.restore_kinds import EtcdRestoreSpec, EtcdRestoreStatus, Requester
@@ -47,11 +45,7 @@ class Asked:
 def asked_of(body: Mapping[str, Any]) -> Asked:
     """An EtcdRestore, as far as it can be read."""
     meta = body["metadata"]
-    spec, fault = None, ""
-    try:
-        spec = EtcdRestoreSpec.model_validate(body["spec"])
-    except ValidationError as error:
-        fault = in_words(error)
+    spec, fault = read_spec(EtcdRestoreSpec, body)
     return Asked(
         key=Key(meta["namespace"], meta["name"]),
         version=version_of(body),

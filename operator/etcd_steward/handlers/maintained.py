@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from etcd_steward.handlers import words
-from etcd_steward.handlers.read import in_words, read_status
+from etcd_steward.handlers.read import read_spec, read_status
 from etcd_steward.kube import Key, Version, version_of
 from etcd_steward.models.kinds import REQUESTED_AT
 from etcd_steward.models.maintenance_kinds import EtcdMaintenanceSpec, EtcdMaintenanceStatus
@@ -46,11 +44,7 @@ class Maintained:
 def maintained_of(body: Mapping[str, Any]) -> Maintained:
     """An EtcdMaintenance, as far as it can be read."""
     meta = body["metadata"]
-    spec, fault = None, ""
-    try:
-        spec = EtcdMaintenanceSpec.model_validate(body["spec"])
-    except ValidationError as error:
-        fault = in_words(error)
+    spec, fault = read_spec(EtcdMaintenanceSpec, body)
     return Maintained(
         key=Key(meta["namespace"], meta["name"]),
         version=version_of(body),

@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from etcd_steward.models.base import Model
-from etcd_steward.models.kinds import EtcdBackupSpec
 
 log = logging.getLogger(__name__)
 
+Spec = TypeVar("Spec", bound=Model)
 Status = TypeVar("Status", bound=Model)
 
 
@@ -41,10 +41,10 @@ def read_status(model: type[Status], body: Mapping[str, Any]) -> Read[Status]:
     return Read(model.model_validate(kept, extra="ignore"), understood=False)
 
 
-def read_spec(body: Mapping[str, Any]) -> tuple[EtcdBackupSpec | None, str]:
-    """An EtcdBackup's spec, or why it can't be read: its CRD may be of another version."""
+def read_spec(model: type[Spec], body: Mapping[str, Any]) -> tuple[Spec | None, str]:
+    """An object's spec, or why it can't be read: its CRD may be of another version."""
     try:
-        return EtcdBackupSpec.model_validate(body["spec"]), ""
+        return model.model_validate(body["spec"]), ""
     except ValidationError as error:
         return None, in_words(error)
 

@@ -37,6 +37,7 @@ from etcd_steward.models.kinds import (
     GROUP,
     REQUESTED_AT,
     VERSION,
+    EtcdBackupSpec,
     EtcdBackupStatus,
     EtcdSnapshotStatus,
 )
@@ -234,7 +235,7 @@ def snapshot_status(body: Body) -> EtcdSnapshotStatus:
 
 def order_of(body: Body) -> Order:
     """An EtcdBackup, as far as the scheduler needs it."""
-    spec, fault = read_spec(body)
+    spec, fault = read_spec(EtcdBackupSpec, body)
     annotations = body["metadata"].get("annotations", {})
     adopted = annotations.get(ADOPT_CLUSTER, "").split(",")
     return Order(

@@ -13,7 +13,7 @@ from etcd_steward.handlers.resolve import allow, resolve_etcd, resolve_place
 from etcd_steward.kube import BACKUPS, RESTORES, SNAPSHOTS, Key
 from etcd_steward.kube_client import Object
 from etcd_steward.models.connection import StoreSettings
-from etcd_steward.models.kinds import EtcdBackupStatus, EtcdSnapshotStatus
+from etcd_steward.models.kinds import EtcdBackupSpec, EtcdBackupStatus, EtcdSnapshotStatus
 from etcd_steward.models.places import StoreSpec
 from etcd_steward.models.registry import Filter
 from etcd_steward.models.restore import RestoreOptions
@@ -179,7 +179,7 @@ class _Sources:
 
 
 def _store_in(backup: Object) -> StoreSpec:
-    spec, fault = read_spec(backup)
+    spec, fault = read_spec(EtcdBackupSpec, backup)
     if spec is None:
         raise InvalidInput(f"EtcdBackup {backup['metadata']['name']}: {fault}")
     return spec.store
