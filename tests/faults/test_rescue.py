@@ -29,10 +29,10 @@ from tests.support.full import (
     Rescuer,
     alarms,
     count,
+    empty,
     fill,
     left_by_rescues,
     sizes,
-    stand,
 )
 from tests.support.retaining import GONE, RETAINED, Retaining, retained
 from tests.support.runs import connection
@@ -43,13 +43,19 @@ BELOW = 0.8 * QUOTA
 
 
 @pytest.fixture(scope="module")
-async def small(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EtcdCluster]:
-    """Three members with mutual TLS and a small quota; each test leaves them well."""
-    directory = tmp_path_factory.mktemp("small")
+async def three(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EtcdCluster]:
+    """Three members with mutual TLS and a small quota."""
+    directory = tmp_path_factory.mktemp("three")
     flags = {"quota-backend-bytes": str(QUOTA)}
     async with EtcdCluster(directory, members=3, mtls=True, flags=flags) as etcd:
-        await stand(etcd)
         yield etcd
+
+
+@pytest.fixture
+async def small(three: EtcdCluster) -> EtcdCluster:
+    """With nothing of the tests before; each test leaves it well."""
+    await empty(three)
+    return three
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +245,6 @@ async def test_live_data_that_is_too_much(small: EtcdCluster, tmp_path: Path) ->
     report = await Rescuer(small, tmp_path, options).rescue()
     assert report.outcome == "Rescued", report
     await all_is_well(small)
-    await small.etcdctl("del", "--prefix", PREFIX)
 
 
 async def test_a_full_disk(small: EtcdCluster, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ QUOTA = 16 << 20
 VALUE = 10_000
 BATCH = 10
 PREFIX = "/registry/configmaps/full/"
+EMPTIED = "/emptied"
 
 
 async def fill(etcd: EtcdCluster, *, live: int = 50, first: int = 0) -> None:
@@ -59,6 +60,17 @@ async def stand(etcd: EtcdCluster) -> None:
     """Put the tokens, as maintenance of a healthy etcd does."""
     async with open_etcd(connection(etcd)) as client:
         await token.stand(client)
+
+
+async def empty(etcd: EtcdCluster) -> None:
+    """Take away what others have left: a rescue keeps as much history as it can."""
+    await etcd.etcdctl("del", "--prefix", PREFIX)
+    await etcd.etcdctl("del", EMPTIED)
+    await etcd.etcdctl("compact", str(await etcd.revision()), "--physical")
+    await etcd.etcdctl("defrag")
+    await etcd.etcdctl("alarm", "disarm")
+    await stand(etcd)
+    await etcd.etcdctl("put", EMPTIED, "no revision is compacted twice")
 
 
 async def alarms(etcd: EtcdCluster) -> set[str]:
