@@ -84,6 +84,21 @@ async def test_a_hundred_thousand_keys_are_counted_a_few_times_each(layout: str,
     assert etcd.requests < 1200
 
 
+async def test_a_directory_of_long_names_is_left_in_a_few_steps() -> None:
+    name = "a-name-of-forty-letters-as-there-are-many"
+    spaces = {"a-shop": 20_000, "web": 60_000}
+    etcd = Etcd(
+        {
+            f"/registry/pods/{space}/{name}-{number:05d}".encode()
+            for space, count in spaces.items()
+            for number in range(count)
+        }
+    )
+    assert await etcd.read(KeyRange.prefix(b"")) == etcd.keys
+    assert etcd.requests < 140  # it was 165, letter by letter
+    assert etcd.visited < 4 * len(etcd.keys)
+
+
 async def test_large_values_come_a_few_at_a_time() -> None:
     etcd = Etcd({f"/registry/secrets/shop/{n:04d}".encode() for n in range(300)}, bytes(1 << 19))
     assert len(await etcd.read(KeyRange.prefix(b"/registry/"))) == 300

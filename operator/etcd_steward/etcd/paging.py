@@ -146,6 +146,8 @@ class _Walk:
     """Keys that were read since an end was last looked for."""
     steady: bool = False
     """Whether one prefix beside the other has held enough keys for a page."""
+    climb: int = 1
+    """How many letters the end loses next: twice as many each time that nothing was found."""
     beyond: deque[KeyRange] = field(default_factory=deque)
     """Neighbouring ranges from `end` on that are asked for already."""
 
@@ -211,6 +213,8 @@ class _Walk:
         """End with the next prefix beside this end; a shorter one if none had this."""
         end = self.end
         self.steady = self.found * _MANY > self.limit
+        if self.found:
+            self.climb = 1
         if self.beyond and self.beyond[0].start == end:
             self.end, self.found = self.beyond.popleft().end, 0
             return
@@ -221,12 +225,15 @@ class _Walk:
         if self.steady:
             step = 1
         elif end[:-1] == (here := self.key[: self.key.rfind(b"/") + 1]):
-            end, step = here, 1
+            end, step, self.climb = here, 1, 1
         elif end[-2:-1] == b"/" and end[-1] < _LETTERS:
             # Other directories, each of which may be large, and of larger values.
             step, self.limit = 1, min(self.limit, _FIRST_PAGE_KEYS)
         else:
-            end, step = end[:-1], 2
+            first = end.rfind(b"/") + 1  # no directory is left by more than a letter
+            least = min(first + 1, len(end) - 1)
+            end, step = end[: max(least, len(end) - self.climb)], 2
+            self.climb *= 2
         self.found = 0
         self.end = _next(end, step, self.bound)
 
@@ -247,7 +254,7 @@ def _carried(end: bytes) -> bytes | None:
         return None
     number = end[:-1]
     tens = number.rstrip(b"9")
-    if tens == end or not tens[-1:].isdigit():
+    if not tens[-1:].isdigit():
         return None
     return tens[:-1] + bytes([tens[-1] + 1]) + b"0" * (len(number) - len(tens)) + b"1"
 
