@@ -86,43 +86,18 @@ class Sink(io.RawIOBase):
         self._abandoned = True
 
 
-class Fetching(io.RawIOBase):
-    """A file of which ranges are fetched ahead, item by item.
+class Fetched(io.RawIOBase):
+    """A file of which some ranges are there, or on their way; others are fetched when read."""
 
-    Each item is a few ranges in ascending order. `next` moves to the next item, whose bytes are
-    there then; whatever else is read is fetched when it is read.
-    """
-
-    def __init__(self, file: ReadAt, items: Sequence[Sequence[Span]]) -> None:
+    def __init__(self, file: ReadAt, reads: Sequence[tuple[int, Future[bytes]]]) -> None:
         self._file = file
         self._at = 0
-        self._held: list[tuple[int, bytes]] = []
-        self._left = 0
-        self._loads = _loads(items)
-        self._under_way = deque[tuple[int, list[tuple[int, Future[bytes]]]]]()
-        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="registry")
+        self._reads = reads
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
-        self._held = []
-
-    def next(self) -> None:
-        """Wait for the next item. Raises what the file raises."""
-        if not self._left:
-            while len(self._under_way) < 2 and (load := next(self._loads, None)) is not None:
-                count, spans = load
-                reads = [(low, self._begin(low, high)) for low, high in spans]
-                self._under_way.append((count, reads))
-            self._held = []
-            self._left, reads = self._under_way.popleft()
-            self._held = [(low, read.result()) for low, read in reads]
-        self._left -= 1
-
-    def _begin(self, low: int, high: int) -> Future[bytes]:
-        return self._threads.submit(self._file.read_at, low, high - low)
+    def wait(self) -> None:
+        """Wait for what is on its way. Raises what the file raises."""
+        for _, read in self._reads:
+            read.result()
 
     def readable(self) -> bool:
         """Yes."""
@@ -152,10 +127,43 @@ class Fetching(io.RawIOBase):
 
     def peek(self, low: int, high: int) -> memoryview:
         """Some bytes, and nothing moves."""
-        for begin, data in self._held:
+        for begin, read in self._reads:
+            data = read.result()
             if begin <= low and high <= begin + len(data):
                 return memoryview(data)[low - begin : high - begin]
         return memoryview(self._file.read_at(low, high - low))
+
+
+class Fetching:
+    """Fetches ranges of a file ahead, item by item: a few ranges in ascending order each."""
+
+    def __init__(self, file: ReadAt, items: Sequence[Sequence[Span]]) -> None:
+        self._file = file
+        self._left = 0
+        self._loads = _loads(items)
+        self._reads: list[tuple[int, Future[bytes]]] = []
+        self._under_way = deque[tuple[int, list[tuple[int, Future[bytes]]]]]()
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="registry")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def next(self) -> Fetched:
+        """The next item, which need not be there yet."""
+        if not self._left:
+            while len(self._under_way) < 2 and (load := next(self._loads, None)) is not None:
+                count, spans = load
+                reads = [(low, self._begin(low, high)) for low, high in spans]
+                self._under_way.append((count, reads))
+            self._left, self._reads = self._under_way.popleft()
+        self._left -= 1
+        return Fetched(self._file, self._reads)
+
+    def _begin(self, low: int, high: int) -> Future[bytes]:
+        return self._threads.submit(self._file.read_at, low, high - low)
 
 
 def _loads(items: Sequence[Sequence[Span]]) -> Iterator[tuple[int, list[Span]]]:

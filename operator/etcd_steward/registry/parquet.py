@@ -8,6 +8,7 @@ where it is needed, for work in threads or child processes.
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ from etcd_steward.registry.arrow import (
     words,
 )
 from etcd_steward.registry.columns import BEFORE_ALL, Group, last_place
-from etcd_steward.registry.files import Fetching, Sink, Span
+from etcd_steward.registry.files import Fetched, Fetching, Sink, Span
 from etcd_steward.registry.lanes import Octets, Offsets
 from etcd_steward.registry.pages import check_pages
 from etcd_steward.registry.table import Entry
@@ -62,6 +63,8 @@ _PREFIX: Final = "etcdsteward.io/registry-prefix"
 _MAGIC: Final = b"PAR1"
 _TRAILER: Final = 8
 """Bytes behind the footer proper: its length, and the magic."""
+_DECODED: Final = 2
+"""Row groups that are decoded at a time."""
 _LARGEST_FOOTER: Final = 256 << 20
 _ARROWS: Final = pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError
 """What Arrow, and what is done with its arrays, may raise for a damaged file."""
@@ -116,10 +119,10 @@ def write(
             writing: Future[None] | None = None
             for group in groups:
                 last = last_place(group, last)
-                table, rows = to_table(group), rows + len(group)
+                rows += len(group)
                 if writing is not None:
                     writing.result()
-                writing = threads.submit(writer.write_table, table, row_group_size=len(table))
+                writing = threads.submit(_write, writer, group)
             if writing is not None:
                 writing.result()
         writer.add_key_value_metadata(about)
@@ -131,6 +134,10 @@ def write(
     sink.end()
     digest = hashlib.sha256(sink.footer).hexdigest()
     return Made(rows, sink.size, sink.sha256, Footer(size=len(sink.footer), sha256=digest))
+
+
+def _write(writer: pq.ParquetWriter, group: Group) -> None:
+    writer.write_table(to_table(group), row_group_size=len(group))
 
 
 class RegistryFile:
@@ -336,36 +343,36 @@ class RegistryFile:
             yield begin, end
 
     def _tables(self, groups: Sequence[int], columns: Sequence[str]) -> Iterator[pa.Table]:
-        """These columns of these row groups, one after the other; the next is decoded meanwhile."""
+        """These columns of these row groups, in order; while one is used, two are decoded."""
         chunks = [sorted(self._chunks(group, columns)) for group in groups]
         with (
-            Fetching(self._file, chunks) as source,
-            ThreadPoolExecutor(1, thread_name_prefix="parquet") as thread,
+            Fetching(self._file, chunks) as fetching,
+            ThreadPoolExecutor(_DECODED, thread_name_prefix="parquet") as threads,
         ):
-            with self._explained():
-                parquet = pq.ParquetFile(
-                    source,
-                    metadata=self._about,
-                    read_dictionary=list(FEW),
-                    pre_buffer=False,
-                    page_checksum_verification=True,
-                )
-
-            def table(group: int) -> pa.Table:
-                source.next()
-                if self._ours:
-                    self._check_pages(source, group, columns)
-                return self._table(parquet, group, columns)
-
-            coming: Future[pa.Table] | None = None
+            coming = deque[Future[pa.Table]]()
             for group in groups:
-                ready, coming = coming, thread.submit(table, group)
-                if ready is not None:
-                    yield ready.result()
-            if coming is not None:
-                yield coming.result()
+                coming.append(threads.submit(self._decoded, fetching.next(), group, columns))
+                if len(coming) > _DECODED:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
-    def _check_pages(self, source: Fetching, group: int, columns: Sequence[str]) -> None:
+    def _decoded(self, source: Fetched, group: int, columns: Sequence[str]) -> pa.Table:
+        """These columns of one row group, all of it checked."""
+        source.wait()
+        with self._explained():
+            parquet = pq.ParquetFile(
+                source,
+                metadata=self._about,
+                read_dictionary=list(FEW),
+                pre_buffer=False,
+                page_checksum_verification=True,
+            )
+        if self._ours:
+            self._check_pages(source, group, columns)
+        return self._table(parquet, group, columns)
+
+    def _check_pages(self, source: Fetched, group: int, columns: Sequence[str]) -> None:
         """Check what no page's checksum covers."""
         about = self._about.row_group(group)
         for name, (begin, end) in zip(columns, self._chunks(group, columns), strict=True):
