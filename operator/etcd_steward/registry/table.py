@@ -29,7 +29,7 @@ GROUP_BYTES: Final = 4 << 20
 _SMALL: Final = 4
 """A group that is filled to this part of its limits ends where its namespace does, so that whoever
 reads one namespace reads little of its neighbours."""
-_WINDOW: Final = 24 << 20
+_WINDOW: Final = 16 << 20
 """Bytes of values that are read at once: what lies side by side there is read in one piece."""
 _GAP: Final = 16 << 10
 """Bytes between two values that are read along rather than begin another read."""
