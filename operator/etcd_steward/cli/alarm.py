@@ -14,6 +14,7 @@ from etcd_steward.cli.framework import Option, Verb, Verbs
 from etcd_steward.cli.maintenance_flags import holder, maintenance_options
 from etcd_steward.cli.output import emit, output_option, print_table, warn
 from etcd_steward.cli.progress import progress_option, reporting
+from etcd_steward.cli.registry_prefix import registry_prefix_option
 from etcd_steward.cli.running import run, timeout_option
 from etcd_steward.cli.snapshot_find import SOMETHING_TO_LOOK_AT
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
@@ -205,14 +206,7 @@ etcd-steward alarm rescue --quota 2Gi --disk-room 10Gi
     metavar="NAME",
     help="What the snapshot is called in the store.  [default: before-rescue]",
 )
-@click.option(
-    "--registry-prefix",
-    cls=Option,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
-    default="/registry",
-    metavar="PREFIX",
-    help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
-)
+@registry_prefix_option()
 @timeout_option
 @output_option
 @progress_option
@@ -246,7 +240,7 @@ def rescue(  # noqa: PLR0917  # one for each flag, all passed by name
             spool=spool,
             backup=name,
             requester=RunRef(requested_by="cli: alarm rescue"),
-            registry_prefix="/" + registry_prefix.strip("/"),
+            registry_prefix=registry_prefix,
             timeout=timeout,
         ),
     )

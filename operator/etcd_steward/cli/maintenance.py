@@ -11,6 +11,7 @@ from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option, Verb, Verbs
 from etcd_steward.cli.maintenance_flags import holder
 from etcd_steward.cli.output import emit, output_option, warn
+from etcd_steward.cli.registry_prefix import registry_prefix_option
 from etcd_steward.cli.running import run
 from etcd_steward.cli.values import DURATION
 from etcd_steward.config import EtcdFlags
@@ -71,14 +72,7 @@ etcd-steward maintenance compact --revision 1234567
     help="Keep what was there so long ago; with both, what either asks for.",
 )
 @click.option("--plan", cls=Option, is_flag=True, help="Only say what would be done, and why.")
-@click.option(
-    "--registry-prefix",
-    cls=Option,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
-    default="/registry",
-    metavar="PREFIX",
-    help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
-)
+@registry_prefix_option()
 @etcd_options()
 @output_option
 def compact(  # one for each flag, all passed by name
@@ -113,7 +107,7 @@ def compact(  # one for each flag, all passed by name
         run=secrets.token_hex(4),
         compact_to=revision,
     )
-    done = run(_compact(request, "/" + registry_prefix.strip("/")), stopping="Stopping.")
+    done = run(_compact(request, registry_prefix), stopping="Stopping.")
     _show(done, output)
     return _REFUSED if done.outcome == "Refused" else 0
 

@@ -12,6 +12,7 @@ from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option, Verb
 from etcd_steward.cli.output import emit, output_option
 from etcd_steward.cli.progress import progress_option, reporting
+from etcd_steward.cli.registry_prefix import registry_prefix_option
 from etcd_steward.cli.running import run, timeout_option
 from etcd_steward.cli.snapshot_output import as_json
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
@@ -78,15 +79,7 @@ etcd-steward registry export --store file:///var/backups/etcd -l app=shop -o jso
     metavar="REVISION",
     help="As of this revision of etcd, as long as etcd has not compacted it.  [default: now]",
 )
-@click.option(
-    "--registry-prefix",
-    cls=Option,
-    section=_WHAT,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
-    default="/registry",
-    metavar="PREFIX",
-    help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
-)
+@registry_prefix_option(_WHAT)
 @click.option(
     "--name",
     cls=Option,
@@ -124,7 +117,7 @@ def export(  # noqa: PLR0917  # one for each flag, all passed by name
         requester=RunRef(),
         run=secrets.token_hex(4),
         tick=datetime.now(UTC).replace(microsecond=0),
-        registry_prefix="/" + registry_prefix.strip("/"),
+        registry_prefix=registry_prefix,
         timeout=timeout,
         selection=Selection(
             include=_filter("include", selected), exclude=_filter("exclude", selected)

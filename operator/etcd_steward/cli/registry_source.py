@@ -15,6 +15,7 @@ import click
 from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option
 from etcd_steward.cli.progress import progress_option, reporting
+from etcd_steward.cli.registry_prefix import registry_prefix_option
 from etcd_steward.cli.snapshot_find import filters, resolve, split_url
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
 from etcd_steward.cli.values import DURATION, human_age
@@ -28,8 +29,6 @@ if TYPE_CHECKING:  # grpc, boto3 and numpy are imported where they are needed
     from etcd_steward.models.run import SpoolSettings
 
 LIVE = "live"
-DEFAULT_PREFIX = "/registry"
-PREFIX_VARIABLE = "ETCD_STEWARD_REGISTRY_PREFIX"
 _WHAT = "What to look into"
 RECORD = "etcdsnapshot/"
 _NAMESPACE = "etcd-steward"
@@ -54,7 +53,7 @@ class Looking:
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.url = where_from(given.get("from_"))
-        self.prefix = "/" + given["registry_prefix"].strip("/")
+        self.prefix = given["registry_prefix"]
         self.store: StoreFlags = given["store"]
         self.etcd: EtcdFlags = given["etcd"]
         self.spool: SpoolSettings = given["spool"]
@@ -186,7 +185,7 @@ def source_options(
         options = (
             *((_FROM_OPTION,) if named else ()),
             *(_WHEN_OPTIONS if when else ()),
-            _PREFIX_OPTION,
+            registry_prefix_option(_WHAT),
         )
         for option in reversed(options):
             wrapped = option(wrapped)
@@ -225,13 +224,4 @@ _WHEN_OPTIONS = (
         metavar="DURATION",
         help="As it was so long ago, such as 3m; in a snapshot, before its last moment.",
     ),
-)
-_PREFIX_OPTION = click.option(
-    "--registry-prefix",
-    cls=Option,
-    section=_WHAT,
-    envvar=PREFIX_VARIABLE,
-    default=DEFAULT_PREFIX,
-    metavar="PREFIX",
-    help=f"The API server's --etcd-prefix.  [default: {DEFAULT_PREFIX}; env: {PREFIX_VARIABLE}]",
 )

@@ -17,7 +17,8 @@ from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option
 from etcd_steward.cli.output import output_option
 from etcd_steward.cli.progress import progress_option
-from etcd_steward.cli.registry_source import DEFAULT_PREFIX, LIVE, RECORD, url_of_record, where_from
+from etcd_steward.cli.registry_prefix import registry_prefix_option
+from etcd_steward.cli.registry_source import LIVE, RECORD, url_of_record, where_from
 from etcd_steward.cli.running import timeout_option
 from etcd_steward.cli.snapshot_find import filters, split_url
 from etcd_steward.cli.store_flags import spool_options, store_options
@@ -87,7 +88,7 @@ class Restoring:
     @property
     def prefix(self) -> str:
         """The API server's --etcd-prefix."""
-        return "/" + str(self.given["registry_prefix"]).strip("/")
+        return str(self.given["registry_prefix"])
 
     def _keep_in(self) -> Any:
         url, store = self.given["keep_in"], self.given["store"]
@@ -181,15 +182,7 @@ kubeconfig_option = click.option(
     metavar="FILE",
     help="How to reach the API server.  [default: as kubectl finds it; env: KUBECONFIG]",
 )
-prefix_option = click.option(
-    "--registry-prefix",
-    cls=Option,
-    section=_FROM,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
-    default=DEFAULT_PREFIX,
-    metavar="PREFIX",
-    help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
-)
+prefix_option = registry_prefix_option(_FROM)
 keep_in_option = click.option(
     "--keep-in",
     cls=Option,

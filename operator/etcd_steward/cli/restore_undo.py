@@ -93,7 +93,7 @@ def _request(url: str, given: dict[str, Any]) -> RestoreRequest:
         kubeconfig=kubeconfig,
         spool=spool,
         options=RestoreOptions(include=Filter(names=given["volumes"])),
-        registry_prefix="/" + str(given["registry_prefix"]).strip("/"),
+        registry_prefix=str(given["registry_prefix"]),
         apply=True,
     )
 

@@ -7,6 +7,7 @@ import click
 
 from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option, Verb
+from etcd_steward.cli.registry_prefix import registry_prefix_option
 from etcd_steward.cli.store_flags import spool_options
 from etcd_steward.config import EtcdFlags, OperatorConfig
 from etcd_steward.log import configure
@@ -57,15 +58,7 @@ etcd-steward run --etcd-namespaces etcd-steward,platform --spool-dir /spool --sp
     "identity: whoever may create resources there can read every Secret of the cluster.  "
     "[default: its own only; env: ETCD_STEWARD_ETCD_NAMESPACES]",
 )
-@click.option(
-    "--registry-prefix",
-    cls=Option,
-    section=SECTION,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
-    default="/registry",
-    metavar="PREFIX",
-    help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
-)
+@registry_prefix_option(SECTION)
 @click.option(
     "--kubeconfig",
     cls=Option,
@@ -141,7 +134,7 @@ def operator(
         etcd=etcd,
         etcd_namespaces=named or (own,),
         spool=spool,
-        registry_prefix="/" + registry_prefix.strip("/"),
+        registry_prefix=registry_prefix,
         kubeconfig=kubeconfig,
         max_runs=max_runs,
         metrics_port=metrics_port,

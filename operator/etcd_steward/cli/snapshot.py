@@ -12,6 +12,7 @@ from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option, Verb, Verbs
 from etcd_steward.cli.output import emit, output_option, warn
 from etcd_steward.cli.progress import progress_option, reporting
+from etcd_steward.cli.registry_prefix import registry_prefix_option
 from etcd_steward.cli.running import run, timeout_option
 from etcd_steward.cli.snapshot_delete import delete, prune
 from etcd_steward.cli.snapshot_find import (
@@ -99,14 +100,7 @@ etcd-steward snapshot save --store file:///var/backups/etcd -o json | jq .revisi
     help="Leave out registry.parquet, which takes memory: about 500 MB for a million keys. "
     "`snapshot index` makes it later, anywhere.",
 )
-@click.option(
-    "--registry-prefix",
-    cls=Option,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
-    default="/registry",
-    metavar="PREFIX",
-    help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
-)
+@registry_prefix_option()
 @timeout_option
 @output_option
 @progress_option
@@ -137,7 +131,7 @@ def save(  # noqa: PLR0917  # one for each flag, all passed by name
         requester=RunRef(),
         run=secrets.token_hex(4),
         tick=datetime.now(UTC).replace(microsecond=0),
-        registry_prefix="/" + registry_prefix.strip("/"),
+        registry_prefix=registry_prefix,
         emergency=emergency,
         index=index_too,
         timeout=timeout,

@@ -13,6 +13,7 @@ from etcd_steward.cli.backup_name import BACKUP_NAME
 from etcd_steward.cli.framework import Option, Verb
 from etcd_steward.cli.output import emit, output_option
 from etcd_steward.cli.progress import progress_option, reporting
+from etcd_steward.cli.registry_prefix import registry_prefix_option
 from etcd_steward.cli.running import run, timeout_option
 from etcd_steward.cli.snapshot_output import as_json
 from etcd_steward.cli.store_flags import StoreFlags, spool_options, store_options
@@ -78,15 +79,7 @@ curl -fsSL https://example.com/etcd.db.zst | etcd-steward snapshot import - --st
     metavar="FILE",
     help="Private key (of age-keygen, or SSH) that opens a file encrypted with age.",
 )
-@click.option(
-    "--registry-prefix",
-    cls=Option,
-    section=_WHAT,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
-    metavar="PREFIX",
-    help="The API server's --etcd-prefix.  [default: /registry, then OpenShift's /kubernetes.io; "
-    "env: ETCD_STEWARD_REGISTRY_PREFIX]",
-)
+@registry_prefix_option(_WHAT, found=True)
 @timeout_option
 @output_option
 @progress_option
@@ -154,7 +147,7 @@ def _wanted(
         run=secrets.token_hex(4),
         cluster_id=cluster,
         taken_at=at,
-        prefixes=PREFIXES if not registry_prefix else ("/" + registry_prefix.strip("/"),),
+        prefixes=(registry_prefix,) if registry_prefix else PREFIXES,
         identities=() if identity is None else read_identities(identity),
     )
 

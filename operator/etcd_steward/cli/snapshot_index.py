@@ -7,6 +7,7 @@ import click
 from etcd_steward.cli.framework import Option, Verb
 from etcd_steward.cli.output import emit, output_option
 from etcd_steward.cli.progress import progress_option, reporting
+from etcd_steward.cli.registry_prefix import registry_prefix_option
 from etcd_steward.cli.running import run, timeout_option
 from etcd_steward.cli.snapshot_find import (
     filters,
@@ -39,14 +40,7 @@ etcd-steward snapshot index --store file:///var/backups/etcd --force
 @filters
 @spool_options
 @click.option("--force", cls=Option, is_flag=True, help="Make it anew, though there is a good one.")
-@click.option(
-    "--registry-prefix",
-    cls=Option,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
-    metavar="PREFIX",
-    help="The API server's --etcd-prefix.  [default: /registry, then OpenShift's /kubernetes.io; "
-    "env: ETCD_STEWARD_REGISTRY_PREFIX]",
-)
+@registry_prefix_option(found=True)
 @timeout_option
 @output_option
 @progress_option
@@ -70,7 +64,7 @@ def index(  # noqa: PLR0917  # one for each flag, all passed by name
     from etcd_steward.engine import sidecar  # noqa: PLC0415  # see cli/snapshot.py
 
     store_url, folder = split_url(snapshot_url)
-    prefixes = sidecar.PREFIXES if not registry_prefix else ("/" + registry_prefix.strip("/"),)
+    prefixes = (registry_prefix,) if registry_prefix else sidecar.PREFIXES
     with reporting(progress=progress) as report:
 
         async def make(opened: Store) -> tuple[str, "Index", bool]:

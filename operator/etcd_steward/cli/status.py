@@ -9,6 +9,7 @@ import click
 from etcd_steward.cli.etcd_flags import etcd_options
 from etcd_steward.cli.framework import Option, Verb
 from etcd_steward.cli.output import emit, output_option
+from etcd_steward.cli.registry_prefix import registry_prefix_option
 from etcd_steward.cli.running import run
 from etcd_steward.cli.values import DURATION, SIZE, human_age
 from etcd_steward.config import EtcdFlags
@@ -52,14 +53,7 @@ etcd-steward status --quota 8Gi -o json
     metavar="SIZE",
     help="The members' quota, such as 8Gi, where neither they nor their metrics tell it.",
 )
-@click.option(
-    "--registry-prefix",
-    "prefix",
-    cls=Option,
-    envvar="ETCD_STEWARD_REGISTRY_PREFIX",
-    default="/registry",
-    help="The API server's --etcd-prefix.  [default: /registry; env: ETCD_STEWARD_REGISTRY_PREFIX]",
-)
+@registry_prefix_option()
 @click.option("--watch", "watching", cls=Option, is_flag=True, help="Look again until Ctrl-C.")
 @click.option(
     "--interval",
@@ -74,7 +68,7 @@ def status(
     etcd: EtcdFlags,
     metrics: str | None,
     quota: int | None,
-    prefix: str,
+    registry_prefix: str,
     watching: bool,
     interval: float,
     output: str,
@@ -89,7 +83,7 @@ def status(
 
     async def work() -> "Observation | None":
         seen = None
-        async for seen in _looks(etcd, endpoints, quota, prefix, interval):
+        async for seen in _looks(etcd, endpoints, quota, registry_prefix, interval):
             if watching and output == "table":
                 click.echo(_CLEAR, nl=False, color=None)
             _show(seen, output)
@@ -107,7 +101,7 @@ async def _looks(
     etcd: EtcdFlags,
     metrics: tuple[str, ...],
     quota: int | None,
-    prefix: str,
+    registry_prefix: str,
     interval: float,
 ) -> "AsyncIterator[Observation]":
     """One observation after the other, for ever."""
@@ -125,7 +119,7 @@ async def _looks(
         etcd=etcd.connection(),
         metrics_endpoints=metrics,
         quota_bytes=quota,
-        registry_prefix=prefix,
+        registry_prefix=registry_prefix,
     )
     moves = Moves()
     async with EtcdClient.connect(wanted.etcd) as client:

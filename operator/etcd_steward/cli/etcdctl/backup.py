@@ -13,7 +13,8 @@ from etcd_steward.cli.etcdctl.errors import BAD_ARGS, EtcdctlError, told
 from etcd_steward.cli.etcdctl.reader import Part
 from etcd_steward.cli.framework import Option
 from etcd_steward.cli.progress import progress_option, reporting
-from etcd_steward.cli.registry_source import DEFAULT_PREFIX, LIVE, Looking, where_from
+from etcd_steward.cli.registry_prefix import DEFAULT_PREFIX
+from etcd_steward.cli.registry_source import LIVE, Looking, where_from
 from etcd_steward.cli.snapshot_find import filters
 from etcd_steward.cli.store_flags import spool_flags, spool_settings, store_options
 from etcd_steward.config import EtcdFlags

@@ -10,7 +10,7 @@ from typing import Any
 
 from etcd_steward.cli.etcdctl.govalues import go_bool
 from etcd_steward.cli.etcdctl.pflag import flag
-from etcd_steward.cli.registry_source import DEFAULT_PREFIX, PREFIX_VARIABLE
+from etcd_steward.cli.registry_prefix import DEFAULT_PREFIX, PREFIX_VARIABLE
 from etcd_steward.errors import Refused
 from etcd_steward.etcd.keys import EVERYTHING, KeyRange
 
