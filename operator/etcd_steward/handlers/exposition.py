@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from etcd_steward.errors import InvalidInput
+from etcd_steward.handlers.pages import serving
 from etcd_steward.metrics import Board
 
 
@@ -19,16 +19,5 @@ async def serving_metrics(board: Board, port: int) -> AsyncIterator[None]:
         page = await asyncio.to_thread(board.page)
         return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    application = web.Application()
-    application.router.add_get("/metrics", metrics)
-    application.router.add_get("/", metrics)
-    runner = web.AppRunner(application, access_log=None, keepalive_timeout=0.0)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, port=port).start()
-        except OSError as error:
-            raise InvalidInput(f"metrics port {port}: {error.strerror}") from error
+    async with serving({"/metrics": metrics, "/": metrics}, port, what="metrics"):
         yield
-    finally:
-        await runner.cleanup()

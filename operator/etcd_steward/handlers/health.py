@@ -21,6 +21,7 @@ from etcd_steward.handlers.asked import Asked
 from etcd_steward.handlers.context import Context, Timing
 from etcd_steward.handlers.elector import Elector
 from etcd_steward.handlers.maintained import Maintained
+from etcd_steward.handlers.pages import serving
 from etcd_steward.handlers.standing import Order, Run
 from etcd_steward.kube import BACKUPS, MAINTENANCES, RESTORES, SNAPSHOTS, Key, Version
 
@@ -201,8 +202,8 @@ def stuck(elector: Elector, timing: Timing) -> list[str]:
 
 
 @asynccontextmanager
-async def serving(probed: Callable[[], Probed | None], port: int) -> AsyncIterator[int]:
-    """Answer `/healthz` and `/readyz` while the body runs, which gets the port."""
+async def serving_probes(probed: Callable[[], Probed | None], port: int) -> AsyncIterator[None]:
+    """Answer `/healthz` and `/readyz` while the body runs; `InvalidInput` if the port is taken."""
     nobody = ["it neither acts nor stands by"]
 
     def answer(faults: list[str]) -> web.Response:
@@ -218,14 +219,6 @@ async def serving(probed: Callable[[], Probed | None], port: int) -> AsyncIterat
         asked = probed()
         return answer(asked.not_ready() if asked else nobody)
 
-    application = web.Application()
-    application.router.add_get("/healthz", healthz)
-    application.router.add_get("/readyz", readyz)
-    runner = web.AppRunner(application, access_log=None, keepalive_timeout=0.0)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, port=port)
-        await site.start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
+    pages = {"/healthz": healthz, "/readyz": readyz}
+    async with serving(pages, port, what="health"):
+        yield

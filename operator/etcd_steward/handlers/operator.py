@@ -24,7 +24,7 @@ from etcd_steward.handlers.child import RUNNER
 from etcd_steward.handlers.context import LOOK_AGAIN, Context, Timing, utc_now
 from etcd_steward.handlers.elector import Elector
 from etcd_steward.handlers.exposition import serving_metrics
-from etcd_steward.handlers.health import Health, Probed, Standby, serving
+from etcd_steward.handlers.health import Health, Probed, Standby, serving_probes
 from etcd_steward.handlers.maintenances import Maintenances
 from etcd_steward.handlers.resources import register
 from etcd_steward.handlers.restores import Restores
@@ -98,7 +98,7 @@ async def run_operator(
         board.ask(names.LEADER, lambda: float(replica.leads))
         async with (
             serving_metrics(board, config.metrics_port),
-            serving(lambda: replica.probed, config.health_port),
+            serving_probes(lambda: replica.probed, config.health_port),
         ):
             await replica.run()
     finally:
