@@ -33,6 +33,7 @@ class Watching:
     process: asyncio.subprocess.Process
     out: bytearray = field(default_factory=bytearray)
     err: bytearray = field(default_factory=bytearray)
+    readers: list["asyncio.Task[None]"] = field(default_factory=list)
 
     def type(self, line: str) -> None:
         """Send it a line."""
@@ -42,7 +43,9 @@ class Watching:
     async def ended(self) -> int:
         """Its exit code, when all it had to say is there."""
         async with asyncio.timeout(PATIENCE):
-            return await self.process.wait()
+            code = await self.process.wait()
+            await asyncio.wait(self.readers)  # it may end before the last of it was read
+            return code
 
 
 @asynccontextmanager
@@ -63,7 +66,7 @@ async def watching(
     assert process.stderr is not None
     try:
         async with together() as group:
-            readers = [
+            running.readers = [
                 group.create_task(_read(process.stdout, running.out)),
                 group.create_task(_read(process.stderr, running.err)),
             ]
@@ -72,7 +75,7 @@ async def watching(
             finally:
                 if process.returncode is None:
                     process.kill()
-                await asyncio.wait(readers)
+                await asyncio.wait(running.readers)
     finally:
         await process.wait()
 
