@@ -1,18 +1,17 @@
 """etcd clusters of one or three real members, plaintext or mutual TLS, with or without users."""
 
 import asyncio
-import contextlib
 import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
 from tests.testbed import process
 from tests.testbed.binaries import binary
 from tests.testbed.certs import Authority, KeyPair
+from tests.testbed.part import Part
 from tests.testbed.ports import reserved_ports
 from tests.testbed.probe import http_status
 from tests.testbed.process import Server, stop_all
@@ -113,7 +112,7 @@ class _Ports:
         return f"http://127.0.0.1:{self.metrics}"
 
 
-class EtcdCluster:
+class EtcdCluster(Part):
     """An etcd cluster on loopback: `async with EtcdCluster(directory, members=3, mtls=True) as c:`.
 
     `version` is a minor version ("3.4" … "3.7"). `flags` go to each member as `--name=value`.
@@ -132,7 +131,7 @@ class EtcdCluster:
         flags: Mapping[str, str] | None = None,
         fsync: bool = False,
     ) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.version = version
         self.auth = auth
         self.tls: Tls | None = None
@@ -141,23 +140,12 @@ class EtcdCluster:
         self._mtls = mtls
         self._flags = dict(flags or {})
         self._fsync = fsync or version == "3.4"
-        self._stack = contextlib.AsyncExitStack()
         self._auth_enabled = False
 
     @property
     def endpoints(self) -> list[str]:
         """The members' client URLs."""
         return [member.endpoint for member in self.members]
-
-    async def __aenter__(self) -> Self:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        async with self._stack:
-            await self._start()
-            self._stack = self._stack.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     async def _start(self) -> None:
         if self._mtls:

@@ -1,18 +1,17 @@
 """A real Kubernetes control plane over a test bed's etcd: API server and controller manager."""
 
-import contextlib
 import functools
 import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from tests.testbed import process
 from tests.testbed.binaries import binary
 from tests.testbed.certs import Authority, signing_key, write_private
 from tests.testbed.etcd import EtcdCluster
+from tests.testbed.part import Part
 from tests.testbed.ports import reserved_ports
 from tests.testbed.probe import http_status
 from tests.testbed.process import Server
@@ -46,7 +45,7 @@ class Kubectl:
         )
 
 
-class ControlPlane:
+class ControlPlane(Part):
     """`async with ControlPlane(directory, etcd) as kubernetes:` ready in about four seconds.
 
     `api_server` and `controller_manager` are `Server`s: a test may stop, kill or pause each.
@@ -62,7 +61,7 @@ class ControlPlane:
         controllers: bool = True,
         flags: Mapping[str, str] | None = None,
     ) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.etcd = etcd
         self.url = ""
         self.kubeconfig = directory / "admin.kubeconfig"
@@ -71,16 +70,6 @@ class ControlPlane:
         self.controller_manager: Server | None = None
         self._controllers = controllers
         self._flags = dict(flags or {})
-        self._stack = contextlib.AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        async with self._stack:
-            await self._start()
-            self._stack = self._stack.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     async def _start(self) -> None:
         pki = self.directory / "pki"

@@ -1,18 +1,18 @@
 """Prometheus and Alertmanager as a site would have them: one scrapes and judges, one pages."""
 
-import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
 from aiohttp import ClientSession, ClientTimeout, web
 
 from tests.testbed import process
 from tests.testbed.binaries import binary
+from tests.testbed.part import Part
 from tests.testbed.ports import reserved_ports
 from tests.testbed.probe import http_status
 from tests.testbed.process import Server, TestbedError
@@ -58,7 +58,7 @@ async def promtool(*arguments: str | Path, stdin: bytes | None = None) -> proces
     return await process.run(await binary("promtool"), *arguments, stdin=stdin, timeout=120)
 
 
-class Prometheus:
+class Prometheus(Part):
     """`async with Prometheus(directory, {"etcd-steward": ["127.0.0.1:8080"]}):` scrapes each job.
 
     `rules` are rule files, whose alerts go to `alertmanager`.
@@ -73,27 +73,19 @@ class Prometheus:
         alertmanager: "Alertmanager | None" = None,
         interval: str = INTERVAL,
     ) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.url = ""
         self.server: Server
         self._jobs = jobs
         self._rules = rules
         self._alertmanager = alertmanager
         self._interval = interval
-        self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
-        async with self._stack:
-            self.server = await self._make_server()
-            await self._stack.enter_async_context(self.server)
-            self._stack = self._stack.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def _start(self) -> None:
+        self.server = await self._make_server()
+        await self._stack.enter_async_context(self.server)
 
     async def _make_server(self) -> Server:
-        self.directory.mkdir(parents=True, exist_ok=True)
         (port,) = self._stack.enter_context(reserved_ports(1))
         self.url = f"http://127.0.0.1:{port}"
         config = self.directory / "prometheus.yaml"
@@ -189,28 +181,20 @@ class Pager:
         return web.Response()
 
 
-class Alertmanager:
+class Alertmanager(Part):
     """`async with Alertmanager(directory) as manager:` pages `manager.pager` within a second."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.url = ""
         self.pager = Pager()
         self.server: Server
-        self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
-        async with self._stack:
-            self.server = await self._make_server()
-            await self._stack.enter_async_context(self.server)
-            self._stack = self._stack.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def _start(self) -> None:
+        self.server = await self._make_server()
+        await self._stack.enter_async_context(self.server)
 
     async def _make_server(self) -> Server:
-        self.directory.mkdir(parents=True, exist_ok=True)
         port, pager_port = self._stack.enter_context(reserved_ports(2))
         self.url = f"http://127.0.0.1:{port}"
         await self._listen(pager_port)

@@ -2,16 +2,16 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from tests.testbed.binaries import binary
 from tests.testbed.certs import Authority, write_private
+from tests.testbed.part import Part
 from tests.testbed.ports import reserved_ports
 from tests.testbed.process import Server
 
@@ -89,7 +89,7 @@ def _trust(issuer: str, subject: str, session: str) -> dict[str, object]:
     }
 
 
-class SeaweedFS:
+class SeaweedFS(Part):
     """`async with SeaweedFS(directory, tls=True) as s3:` an S3 endpoint that checks keys.
 
     `admin` may do everything, `reader` only list and get. Data, open uploads included, survive
@@ -105,7 +105,7 @@ class SeaweedFS:
         trusts: tuple[str, str] | None = None,
         session: str = "1h",
     ) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.admin = Identity("admin", ("Admin", "Read", "List", "Tagging", "Write"))
         self.reader = Identity("reader", ("Read", "List"))
         self.region = REGION
@@ -117,7 +117,6 @@ class SeaweedFS:
         self._tls = tls
         self._trusts = trusts
         self._session = session
-        self._stack = contextlib.AsyncExitStack()
 
     @property
     def access_key(self) -> str:
@@ -134,15 +133,9 @@ class SeaweedFS:
         who = identity or self.admin
         return {"AWS_ACCESS_KEY_ID": who.access_key, "AWS_SECRET_ACCESS_KEY": who.secret_key}
 
-    async def __aenter__(self) -> Self:
-        async with self._stack:
-            self.server = await self._make_server()
-            await self._stack.enter_async_context(self.server)
-            self._stack = self._stack.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def _start(self) -> None:
+        self.server = await self._make_server()
+        await self._stack.enter_async_context(self.server)
 
     async def _make_server(self) -> Server:
         data = self.directory / "data"

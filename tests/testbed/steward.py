@@ -4,13 +4,12 @@ There are no nodes, so its Pod stays Pending; the process here has the same Serv
 the same rights, and is given what the Deployment would give it.
 """
 
-import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 from tests.testbed.kubernetes import ControlPlane
+from tests.testbed.part import Part
 from tests.testbed.ports import reserved_ports
 from tests.testbed.probe import http_status
 from tests.testbed.process import Server
@@ -41,7 +40,7 @@ async def create_secrets(kubernetes: ControlPlane, s3: SeaweedFS) -> None:
     await kubernetes.kubectl(*create, "s3-ca", f"--from-file=ca.crt={s3.ca_file}")
 
 
-class Steward:
+class Steward(Part):
     """`async with Steward(directory, kubernetes):` the operator, after `install`.
 
     Its default etcd is the one behind `kubernetes`; `flags` are added as `--name=value`.
@@ -55,24 +54,17 @@ class Steward:
         flags: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.metrics_port = 0
         self.health_port = 0
         self.server: Server
         self._kubernetes = kubernetes
         self._flags = dict(flags or {})
         self._env = dict(env or {})
-        self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
-        async with self._stack:
-            self.server = await self._make_server()
-            await self._stack.enter_async_context(self.server)
-            self._stack = self._stack.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def _start(self) -> None:
+        self.server = await self._make_server()
+        await self._stack.enter_async_context(self.server)
 
     async def _make_server(self) -> Server:
         kubeconfig = await self._kubernetes.service_account_kubeconfig(NAMESPACE, NAMESPACE)

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
 
 from tests.testbed.binaries import cache_directory, say
 from tests.testbed.locks import locked_file
 from tests.testbed.node.janitor import CGROUPS, remove_groups
+from tests.testbed.part import Part
 from tests.testbed.process import Server, TestbedError
 
 CGROUP = "etcd-steward-node"
@@ -23,26 +23,16 @@ CHUNK = 1 << 16
 _HERE = Path(__file__).parent
 
 
-class Namespaces:
+class Namespaces(Part):
     """`async with Namespaces(directory, data) as space:` one at a time on a machine.
 
     `data` are folders that are removed at the end, with the cgroups, even if we are killed.
     """
 
     def __init__(self, directory: Path, data: Sequence[Path]) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self._data = data
         self._init = 0
-        self._stack = contextlib.AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        async with self._stack:
-            await self._start()
-            self._stack = self._stack.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     async def _start(self) -> None:
         await self._stack.enter_async_context(

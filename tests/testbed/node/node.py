@@ -4,12 +4,10 @@ The parts of the test bed that know no nodes are used as they are, moved into th
 """
 
 import asyncio
-import contextlib
 import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Self
 
 from tests.testbed import process
 from tests.testbed.binaries import binary
@@ -21,6 +19,7 @@ from tests.testbed.node.inside import ADDRESS, API_SERVICE
 from tests.testbed.node.namespaces import CGROUP, Namespaces
 from tests.testbed.node.needs import CNI
 from tests.testbed.node.settings import cni_network, containerd_settings, kubelet_settings
+from tests.testbed.part import Part
 from tests.testbed.ports import reserved_ports
 from tests.testbed.probe import http_status
 from tests.testbed.process import Server
@@ -154,7 +153,7 @@ class NodePlane(ControlPlane):
         }
 
 
-class Node:
+class Node(Part):
     """`async with Node(directory, archives) as node:` Ready, with the images there.
 
     `directory` must not lie below /run, /etc, /var/lib or /var/log. `kubernetes`, `etcd` and `s3`
@@ -162,7 +161,7 @@ class Node:
     """
 
     def __init__(self, directory: Path, archives: Archives) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.space = Namespaces(directory, [directory / name for name in ("containerd", "kubelet")])
         self.etcd = NodeEtcd(directory / "etcd", self.space)
         self.s3 = NodeS3(directory / "s3", self.space)
@@ -171,21 +170,14 @@ class Node:
         self.kubelet: Server
         self._archives = archives
         self._socket = directory / "containerd.sock"
-        self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
-        async with self._stack:
-            await self._stack.enter_async_context(self.space)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._start_control_plane())
-                group.create_task(self._start_containerd())
-                group.create_task(self._stack.enter_async_context(self.s3))
-            await self._start_kubelet()
-            self._stack = self._stack.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def _start(self) -> None:
+        await self._stack.enter_async_context(self.space)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._start_control_plane())
+            group.create_task(self._start_containerd())
+            group.create_task(self._stack.enter_async_context(self.s3))
+        await self._start_kubelet()
 
     async def kubectl(
         self, *arguments: str | Path, stdin: str | bytes | None = None, timeout: float = 60
