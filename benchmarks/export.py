@@ -14,43 +14,35 @@ Medians are printed.
 import argparse
 import asyncio
 import json
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.snapshot import BUCKET, VALUE, Figures, Round
+from benchmarks.snapshot import BUCKET, VALUE
+from benchmarks.timing import Command, Figures, environment, timed
 from tests.testbed import EtcdCluster, SeaweedFS, binary
 from tests.testbed.bulk import load
 
 NAMESPACES = 100
 
 
-class ExportRound(Round):
-    """One etcd and one S3, and the two commands."""
-
-    def ours(self, figures: Figures) -> None:
-        """`etcd-steward registry export`."""
-        command = [
-            sys.executable, "-m", "etcd_steward", "registry", "export", "--no-progress",
-            *self._etcd.connection_flags(), "--store", f"s3://{BUCKET}/ours",
-            "--s3-endpoint", self._s3.endpoint_url, "--s3-path-style",
-            "--spool-dir", self._directory / "spool",
-        ]  # fmt: skip
-        self.time(figures, command)
-
-    def theirs(self, figures: Figures, *, compressed: bool = False) -> None:  # noqa: ARG002
-        """Etcdctl."""
-        command = [
-            self._etcdctl, *self._etcd.connection_flags(), "--command-timeout=300s",
+async def ways(etcd: EtcdCluster, s3: SeaweedFS, spool: Path) -> dict[str, Command]:
+    """Both commands, by the name of the way."""
+    return {
+        "etcdctl get -w json": [
+            await binary("etcdctl"), *etcd.connection_flags(), "--command-timeout=300s",
             "get", "/registry", "--prefix", "-w", "json",
-        ]  # fmt: skip
-        self.time(figures, command)
+        ],
+        "**etcd-steward registry export**": [
+            sys.executable, "-m", "etcd_steward", "registry", "export", "--no-progress",
+            *etcd.connection_flags(), "--store", f"s3://{BUCKET}/ours",
+            "--s3-endpoint", s3.endpoint_url, "--s3-path-style", "--spool-dir", spool,
+        ],
+    }  # fmt: skip
 
 
 async def measure(keys: int, runs: int) -> dict[str, Figures]:
-    """Medians of `runs` rounds."""
-    figures = {"theirs": Figures(), "ours": Figures()}
+    """What each way took in `runs` rounds."""
     with tempfile.TemporaryDirectory(prefix="etcd-steward-benchmark-") as scratch:
         directory = Path(scratch)
         quota = {"quota-backend-bytes": str(8 << 30)}
@@ -63,11 +55,14 @@ async def measure(keys: int, runs: int) -> dict[str, Figures]:
             status = json.loads(await etcd.etcdctl("endpoint", "status", "-w", "json"))
             size = status[0]["Status"]["dbSize"] / 1e9
             print(f"\n{keys:,} keys loaded in {loaded.seconds:.0f} s, db {size:.2f} GB", flush=True)
-            bench = ExportRound(etcd, s3, directory, await binary("etcdctl"))
+            commands = await ways(etcd, s3, directory / "spool")
+            figures = {name: Figures() for name in commands}
             for turn in range(runs + 1):
                 for name in figures if turn % 2 else reversed(figures):
                     into = figures[name] if turn else Figures()  # the first round warms the caches
-                    await asyncio.to_thread(getattr(bench, name), into)
+                    await asyncio.to_thread(
+                        timed, commands[name], environment(s3), into, quiet=True
+                    )
     return figures
 
 
@@ -78,17 +73,11 @@ async def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     figures = await measure(options.keys, options.runs)
-    base = statistics.median(figures["theirs"].seconds)
-    print("| way | seconds | ratio | cpu s | peak RSS MB |")
+    base, *_ = figures.values()
+    print("| way | seconds | times as fast | cpu s | peak RSS MB |")
     print("|---|---|---|---|---|")
-    titles = {"theirs": "etcdctl get -w json", "ours": "**etcd-steward registry export**"}
     for name, one in figures.items():
-        seconds = statistics.median(one.seconds)
-        print(
-            f"| {titles[name]} | {seconds:.1f} | {seconds / base:.2f} "
-            f"| {statistics.median(one.cpu):.1f} | {max(one.rss):.0f} |",
-            flush=True,
-        )
+        print(f"| {name} | {one.median:.1f} | {base.median / one.median:.1f} | {one.used}")
 
 
 if __name__ == "__main__":

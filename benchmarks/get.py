@@ -10,63 +10,47 @@ the same bytes. etcd works on the same cores.
 import argparse
 import asyncio
 import hashlib
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.timing import Command, Figures, environment, running
 from tests.testbed import EtcdCluster
 from tests.testbed.binaries import binary
 from tests.testbed.bulk import load
-from tests.testbed.process import clean_environment
 
 PIECE = 1 << 20
 
 
 @dataclass
-class Figures:
-    """What one program took, run by run."""
+class Got(Figures):
+    """What one program took, and printed."""
 
-    seconds: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    rss: list[float] = field(default_factory=list)
+    """Seconds until its first bytes."""
     digest: str = ""
 
     def row(self, name: str) -> str:
         """One line of the table."""
         return (
-            f"| {name} | {statistics.median(self.seconds):.1f} | {max(self.seconds):.1f} "
-            f"| {statistics.median(self.first):.2f} | {statistics.median(self.cpu):.1f} "
-            f"| {max(self.rss):.0f} |"
+            f"| {name} | {self.median:.1f} | {max(self.seconds):.1f} "
+            f"| {statistics.median(self.first):.2f} | {self.used}"
         )
 
 
-def run(command: Sequence[str | Path], figures: Figures) -> None:
+def run(command: Command, figures: Got) -> None:
     """Run a program once, and read what it prints."""
-    environment = clean_environment() | {"PYTHONDONTWRITEBYTECODE": ""}
     started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    pipe = process.stdout.fileno()
-    digest = hashlib.sha256(first := os.read(pipe, PIECE))
-    figures.first.append(time.perf_counter() - started)
-    assert first, "nothing was printed"
-    while piece := os.read(pipe, PIECE):
-        digest.update(piece)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    if process.returncode:
-        raise SystemExit(f"{command[0]} left with {process.returncode}")
-    figures.seconds.append(time.perf_counter() - started)
-    figures.cpu.append(usage.ru_utime + usage.ru_stime)
-    figures.rss.append(usage.ru_maxrss / 1024)
+    with running(command, environment(), figures) as process:
+        assert process.stdout is not None
+        with process.stdout as output:
+            digest = hashlib.sha256(output.read(PIECE))
+            figures.first.append(time.perf_counter() - started)
+            while piece := output.read(PIECE):
+                digest.update(piece)
     figures.digest = digest.hexdigest()
 
 
@@ -90,11 +74,11 @@ async def main() -> None:
 async def measure(etcd: EtcdCluster, runs: int) -> None:
     """Both programs, in turn."""
     words = ["get", "--prefix", "", "--command-timeout=300s", *etcd.connection_flags()]
-    programs: dict[str, Sequence[str | Path]] = {
+    programs: dict[str, Command] = {
         "etcdctl 3.7": (await binary("etcdctl", "3.7"), *words),
         "etcd-steward": (sys.executable, "-m", "etcd_steward", *words),
     }
-    figures = {name: Figures() for name in programs}
+    figures = {name: Got() for name in programs}
     for _ in range(runs):
         for name, command in programs.items():
             await asyncio.to_thread(run, command, figures[name])
@@ -103,7 +87,7 @@ async def measure(etcd: EtcdCluster, runs: int) -> None:
     theirs, ours = figures.values()
     if theirs.digest != ours.digest:
         raise SystemExit("they have not printed the same")
-    ratio = statistics.median(ours.seconds) / statistics.median(theirs.seconds)
+    ratio = ours.median / theirs.median
     print(f"{ratio:.2f} x etcdctl's time", flush=True)
 
 

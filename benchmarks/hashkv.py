@@ -16,56 +16,27 @@ Medians are printed; the hashes must be equal, and equal the member's own.
 import argparse
 import asyncio
 import json
-import os
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.proof import warm
+from benchmarks.timing import Command, Figures, environment, timed
 from tests.testbed import EtcdCluster, binary
 from tests.testbed.bulk import load
-from tests.testbed.process import clean_environment
 
 
-@dataclass
-class Figures:
-    """What one way of doing it took, run by run."""
-
-    seconds: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    rss: list[float] = field(default_factory=list)
-
-    def row(self, name: str, base: "Figures") -> str:
-        """One line of the table."""
-        seconds = statistics.median(self.seconds)
-        return (
-            f"| {name} | {seconds:.2f} | {statistics.median(base.seconds) / seconds:.1f} "
-            f"| {statistics.median(self.cpu):.2f} | {max(self.rss):.0f} |"
-        )
+def row(name: str, figures: Figures, base: Figures) -> str:
+    """One line of the table."""
+    seconds = figures.median
+    return f"| {name} | {seconds:.2f} | {base.median / seconds:.1f} | {figures.used}"
 
 
-def timed(figures: Figures, command: Sequence[str | Path]) -> Any:  # noqa: ANN401  # JSON
-    """Run a command, add what it took, and return the JSON that it prints."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    figures.seconds.append(time.perf_counter() - started)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    if process.returncode:
-        raise SystemExit(f"{command} failed with {process.returncode}")
-    figures.cpu.append(usage.ru_utime + usage.ru_stime)
-    figures.rss.append(usage.ru_maxrss / 1024)
-    return json.loads(said)
+def run(command: Command, figures: Figures) -> Any:  # noqa: ANN401  # JSON
+    """Run a command once, and return the JSON that it prints."""
+    return json.loads(timed(command, environment(), figures))
 
 
 def compare(name: str, file: Path, runs: int, etcdutl: Path, expected: int) -> None:
@@ -77,18 +48,18 @@ def compare(name: str, file: Path, runs: int, etcdutl: Path, expected: int) -> N
         for mine in (True, False) if turn % 2 else (False, True):
             if mine:
                 ours_is = [sys.executable, "-m", "etcd_steward", "hashkv", str(file), "-o", "json"]
-                found = timed(ours, ours_is)["hashes"][0]["hash"]
+                found = run(ours_is, ours)["hashes"][0]["hash"]
             else:
                 shutil.copyfile(file, copy)
-                found = timed(theirs, [etcdutl, "hashkv", copy, "-w", "json"])["hash"]
+                found = run([etcdutl, "hashkv", copy, "-w", "json"], theirs)["hash"]
             if found != expected:
                 raise SystemExit(f"{'ours' if mine else 'theirs'}: {found}, not {expected}")
     copy.unlink()
     print(f"\n{name}, {file.stat().st_size / 1e9:.2f} GB, {runs} rounds:\n")
     print("| way | seconds | times as fast | cpu s | peak RSS MB |")
     print("|---|---|---|---|---|")
-    print(theirs.row("`etcdutl hashkv`", theirs))
-    print(ours.row("**`etcd-steward hashkv`**", theirs), flush=True)
+    print(row("`etcdutl hashkv`", theirs, theirs))
+    print(row("**`etcd-steward hashkv`**", ours, theirs), flush=True)
 
 
 async def hashed(etcd: EtcdCluster) -> int:

@@ -12,42 +12,37 @@ import argparse
 import asyncio
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import rmtree
 
+from benchmarks.snapshot import BUCKET
+from benchmarks.timing import Figures, environment, timed
 from etcd_steward.models.layout import Folder
 from tests.support.backups import DATA, made
 from tests.testbed import SeaweedFS
-from tests.testbed.process import clean_environment
 
-BUCKET = "benchmark"
 BACKUPS = 10
 WRITERS = 8
 START = datetime(2020, 1, 1, 2, 17, tzinfo=UTC)
 
 
 @dataclass
-class Figures:
-    """What one way of listing took, run by run."""
+class Listed(Figures):
+    """What one way of listing took."""
 
-    seconds: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
     server: list[float] = field(default_factory=list)
-    rss: list[float] = field(default_factory=list)
+    """Processor seconds of SeaweedFS."""
 
     def row(self, name: str) -> str:
         """One line of the table."""
         return (
-            f"| {name} | {statistics.median(self.seconds):.1f} | {max(self.seconds):.1f} "
-            f"| {statistics.median(self.cpu):.1f} | {statistics.median(self.server):.1f} "
-            f"| {max(self.rss):.0f} |"
+            f"| {name} | {self.median:.1f} | {max(self.seconds):.1f} "
+            f"| {statistics.median(self.server):.1f} | {self.used}"
         )
 
 
@@ -81,31 +76,18 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def listed(s3: SeaweedFS, cache: Path, figures: Figures, snapshots: int) -> None:
+def listed(s3: SeaweedFS, cache: Path, figures: Listed, snapshots: int) -> None:
     """Run the verb once."""
-    environment = clean_environment(s3.environment()) | {
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "XDG_CACHE_HOME": str(cache),
-        "PYTHONDONTWRITEBYTECODE": "",  # an installed program is compiled once
-    }
     command = [
         sys.executable, "-m", "etcd_steward", "snapshot", "list", "--store", f"s3://{BUCKET}/prod",
         "--s3-endpoint", s3.endpoint_url, "--s3-path-style",
     ]  # fmt: skip
     server = cpu_seconds(s3.server.pid)
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    lines = process.stdout.read().decode().count("Structure")
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    if process.returncode or lines != snapshots:
-        raise SystemExit(f"exit code {process.returncode}, {lines} of {snapshots} snapshots listed")
-    figures.seconds.append(time.perf_counter() - started)
-    figures.cpu.append(usage.ru_utime + usage.ru_stime)
+    variables = environment(s3) | {"XDG_CACHE_HOME": str(cache)}
+    lines = timed(command, variables, figures).decode().count("Structure")
+    if lines != snapshots:
+        raise SystemExit(f"{lines} of {snapshots} snapshots listed")
     figures.server.append(cpu_seconds(s3.server.pid) - server)
-    figures.rss.append(usage.ru_maxrss / 1024)
 
 
 async def main() -> None:
@@ -114,7 +96,7 @@ async def main() -> None:
     parser.add_argument("--snapshots", type=int, default=5000)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    cold, warm = Figures(), Figures()
+    cold, warm = Listed(), Listed()
     with tempfile.TemporaryDirectory(prefix="etcd-steward-benchmark-") as scratch:
         directory = Path(scratch)
         async with SeaweedFS(directory / "s3") as s3:
@@ -122,12 +104,12 @@ async def main() -> None:
             await asyncio.to_thread(fill, s3, options.snapshots)
             print(f"{options.snapshots:,} snapshots written", flush=True)
             cache = directory / "cache"
-            await asyncio.to_thread(listed, s3, cache, Figures(), options.snapshots)
+            await asyncio.to_thread(listed, s3, cache, Listed(), options.snapshots)
             for _ in range(options.runs):
                 rmtree(cache, ignore_errors=True)
                 await asyncio.to_thread(listed, s3, cache, cold, options.snapshots)
                 await asyncio.to_thread(listed, s3, cache, warm, options.snapshots)
-    print("| `snapshot list` | seconds | slowest | cpu s | SeaweedFS' cpu s | peak RSS MB |")
+    print("| `snapshot list` | seconds | slowest | SeaweedFS' cpu s | cpu s | peak RSS MB |")
     print("|---|---|---|---|---|---|")
     print(cold.row("cold"))
     print(warm.row("with the cache"))

@@ -24,17 +24,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.sidecar import BUCKET, Figures, timed
-from benchmarks.snapshot import aws
+from benchmarks.snapshot import BUCKET, aws
+from benchmarks.timing import Command, Figures, environment, timed
 from tests.support.cli import s3_flags
 from tests.testbed import EtcdCluster, SeaweedFS, binary
 from tests.testbed.bulk import RESOURCES, load
 from tests.testbed.ports import reserved_ports
-from tests.testbed.process import clean_environment
 
 PER_NAMESPACE = 10_000
 TYPES = (
@@ -60,7 +59,7 @@ class Bench:
 
     s3: SeaweedFS
     directory: Path
-    environment: Mapping[str, str]
+    variables: Mapping[str, str]
     programs: Mapping[str, Path]
     keys: int
 
@@ -78,7 +77,7 @@ class Bench:
         """Read it out of the sidecar."""
         reader = [sys.executable, "-m", "benchmarks.namespace_reader"]
         command = [*reader, self.s3.endpoint_url, BUCKET, self.namespace]
-        into.said = json.loads(timed(command, self.environment, into.ours))
+        into.said = json.loads(timed(command, self.variables, into.ours))
         into.our_reading.append(into.said["microseconds"] / 1e6)
 
     def theirs(self, into: Ways) -> None:
@@ -87,10 +86,10 @@ class Bench:
         work = self.directory / "theirs"
         work.mkdir()
         file, data = work / "snapshot.db", work / "data"
-        copy = [aws(), "--endpoint-url", self.s3.endpoint_url, "s3", "cp", "--quiet"]
-        timed([*copy, f"s3://{BUCKET}/theirs/snapshot.db", file], self.environment, parts)
-        restore = [self.programs["etcdutl"], "snapshot", "restore", file, "--data-dir", data]
-        timed(restore, self.environment, parts)
+        copy: Command = [aws(), "--endpoint-url", self.s3.endpoint_url, "s3", "cp", "--quiet"]
+        timed([*copy, f"s3://{BUCKET}/theirs/snapshot.db", file], self.variables, parts)
+        restore: Command = [self.programs["etcdutl"], "snapshot", "restore", file]
+        timed([*restore, "--data-dir", data], self.variables, parts)
         with contextlib.ExitStack() as stack:
             endpoint = self._boot(data, stack)
             reading = time.perf_counter()
@@ -106,17 +105,19 @@ class Bench:
     def _boot(self, data: Path, stack: contextlib.ExitStack) -> str:
         client, peer = stack.enter_context(reserved_ports(2))
         url = f"http://127.0.0.1:{client}"
-        flags = ["--data-dir", data, "--listen-client-urls", url, "--advertise-client-urls", url]
-        flags += ["--listen-peer-urls", f"http://127.0.0.1:{peer}", "--quota-backend-bytes"]
         etcd = subprocess.Popen(
-            [self.programs["etcd"], *flags, str(16 << 30)],
+            [
+                self.programs["etcd"], "--data-dir", data, "--listen-client-urls", url,
+                "--advertise-client-urls", url, "--listen-peer-urls", f"http://127.0.0.1:{peer}",
+                "--quota-backend-bytes", str(16 << 30),
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=self.environment,
-        )
+            env=self.variables,
+        )  # fmt: skip
         stack.callback(etcd.wait)
         stack.callback(etcd.kill)
-        health = [self.programs["etcdctl"], "--endpoints", url, "endpoint", "health"]
+        health: Command = [self.programs["etcdctl"], "--endpoints", url, "endpoint", "health"]
         self._until(lambda: subprocess.run(health, capture_output=True, check=False).returncode)
         return url
 
@@ -128,8 +129,16 @@ class Bench:
             time.sleep(0.05)
 
     def _get(self, endpoint: str, path: str, parts: Figures) -> int:
-        get = [self.programs["etcdctl"], "--endpoints", endpoint, "get", "--prefix", "-w", "json"]
-        said = timed([*get, f"/registry/{path}/{self.namespace}/"], self.environment, parts)
+        prefix = f"/registry/{path}/{self.namespace}/"
+        get: Command = [
+            self.programs["etcdctl"],
+            "--endpoints",
+            endpoint,
+            "get",
+            "--prefix",
+            prefix,
+        ]
+        said = timed([*get, "-w", "json"], self.variables, parts)
         return int(json.loads(said).get("count", 0))
 
 
@@ -141,16 +150,16 @@ async def fill(bench: Bench) -> None:
         await load(etcd, bench.keys, namespaces=bench.namespaces, seed=1, resources=TYPES)
         program = [sys.executable, "-m", "etcd_steward", "snapshot", "save", "--no-progress"]
         flags = [*s3_flags(bench.s3, BUCKET), f"--spool-dir={bench.directory / 'spool'}"]
-        commands: list[Sequence[str | Path]] = [
+        commands: list[Command] = [
             [*program, *etcd.connection_flags(), *flags],
             [bench.programs["etcdctl"], *etcd.connection_flags(), "snapshot", "save", file],
         ]
         for command in commands:
-            await asyncio.to_thread(timed, command, bench.environment, Figures())
+            await asyncio.to_thread(timed, command, bench.variables, Figures())
     shutil.rmtree(bench.directory / "etcd")
-    upload = [aws(), "--endpoint-url", bench.s3.endpoint_url, "s3", "cp", "--quiet", file]
+    upload: Command = [aws(), "--endpoint-url", bench.s3.endpoint_url, "s3", "cp", "--quiet", file]
     target = f"s3://{BUCKET}/theirs/snapshot.db"
-    await asyncio.to_thread(timed, [*upload, target], bench.environment, Figures())
+    await asyncio.to_thread(timed, [*upload, target], bench.variables, Figures())
     file.unlink()
 
 
@@ -159,14 +168,10 @@ async def measure(keys: int, runs: int) -> Ways:
     with tempfile.TemporaryDirectory(prefix="etcd-steward-benchmark-") as scratch:
         async with SeaweedFS(Path(scratch) / "s3") as s3:
             await s3.create_bucket(BUCKET)
-            environment = clean_environment(s3.environment()) | {
-                "AWS_EC2_METADATA_DISABLED": "true",
-                "AWS_DEFAULT_REGION": s3.region,
-                "XDG_CACHE_HOME": f"{scratch}/cache",
-            }
+            variables = environment(s3) | {"XDG_CACHE_HOME": f"{scratch}/cache"}
             names = ("etcd", "etcdctl", "etcdutl")
             programs = {name: await binary(name) for name in names}
-            bench = Bench(s3, Path(scratch), environment, programs, keys)
+            bench = Bench(s3, Path(scratch), variables, programs, keys)
             await fill(bench)
             found = Ways()
             for turn in range(runs + 1):
@@ -186,12 +191,12 @@ def report(keys: int, found: Ways) -> None:
     print(f"\n{keys:,} keys, {found.said['keys']:,} of them in the namespace")
     print("| way | seconds | ratio | reading itself s | cpu s | peak RSS MB |")
     print("|---|---|---|---|---|---|")
-    base = statistics.median(theirs.seconds)
+    base = theirs.median
     for name, one_way, reading in rows:
-        seconds = statistics.median(one_way.seconds)
+        seconds = one_way.median
         print(
             f"| {name} | {seconds:.2f} | {base / seconds:.1f} | {statistics.median(reading):.3f} "
-            f"| {statistics.median(one_way.cpu):.1f} | {max(one_way.rss):.0f} |"
+            f"| {one_way.used}"
         )
     whole = base / statistics.median(found.our_reading)
     said = found.said

@@ -14,12 +14,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 
-from benchmarks.sidecar import BUCKET, Figures, timed
+from benchmarks.snapshot import BUCKET
+from benchmarks.timing import Command, Figures, environment, timed
 from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.restore.origin import open_origin
 from etcd_steward.engine.restore.plan import make_plan
@@ -34,7 +34,6 @@ from tests.support.cli import s3_flags
 from tests.support.runs import Heard, connection, s3_settings
 from tests.testbed import EtcdCluster, SeaweedFS
 from tests.testbed.bulk import load
-from tests.testbed.process import clean_environment
 
 PER_NAMESPACE = 10_000
 TYPES = (
@@ -70,14 +69,13 @@ async def fill(etcd: EtcdCluster, s3: SeaweedFS, directory: Path, keys: int) -> 
         for number, some in enumerate((name, "kube-system")):
             value = NAMESPACE % (some, f"00000000-0000-0000-0000-{number:012}")
             await client.put(f"/registry/namespaces/{some}".encode(), value.encode())
-        command: Sequence[str | Path] = [
+        command: Command = [
             *(sys.executable, "-m", "etcd_steward", "snapshot", "save", "--no-progress"),
             *etcd.connection_flags(),
             *s3_flags(s3, BUCKET),
             f"--spool-dir={directory / 'spool'}",
         ]
-        environment = clean_environment(s3.environment())
-        await asyncio.to_thread(timed, command, environment, Figures())
+        await asyncio.to_thread(timed, command, environment(s3), Figures())
         for path, *_ in TYPES:
             folder = f"/registry/{path}/{name}"
             await client.delete(f"{folder}/".encode(), f"{folder}0".encode())

@@ -12,16 +12,12 @@ downloads the snapshot.
 import argparse
 import asyncio
 import json
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.snapshot import BUCKET
+from benchmarks.timing import Command, Figures, environment, timed
 from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.sidecar import make_sidecar
 from etcd_steward.engine.spool import Spool
@@ -35,44 +31,11 @@ from tests.support.cli import s3_flags
 from tests.support.runs import Heard
 from tests.testbed import EtcdCluster, SeaweedFS
 from tests.testbed.bulk import load
-from tests.testbed.process import clean_environment
-
-BUCKET = "benchmark"
 
 
-@dataclass
-class Figures:
-    """What one way of doing it took, run by run."""
-
-    seconds: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    rss: list[float] = field(default_factory=list)
-
-    def row(self, name: str) -> str:
-        """One line of the table."""
-        return (
-            f"| {name} | {statistics.median(self.seconds):.1f} | {max(self.seconds):.1f} "
-            f"| {statistics.median(self.cpu):.1f} | {max(self.rss):.0f} |"
-        )
-
-
-def timed(command: Sequence[str | Path], environment: Mapping[str, str], into: Figures) -> bytes:
-    """Run a command to its end; what it printed."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    if process.returncode:
-        raise SystemExit(f"{command} failed with {process.returncode}")
-    into.seconds.append(time.perf_counter() - started)
-    into.cpu.append(usage.ru_utime + usage.ru_stime)
-    into.rss.append(usage.ru_maxrss / 1024)
-    return said
+def row(name: str, figures: Figures) -> str:
+    """One line of the table."""
+    return f"| {name} | {figures.median:.1f} | {max(figures.seconds):.1f} | {figures.used}"
 
 
 async def one(endpoint: str, snapshot: Path, manifest: Manifest, spool: Path) -> None:
@@ -102,34 +65,32 @@ async def main() -> None:
         async with SeaweedFS(directory / "s3") as s3:
             await s3.create_bucket(BUCKET)
             flags = [*s3_flags(s3, BUCKET), f"--spool-dir={directory / 'spool'}", "--no-progress"]
-            environment = clean_environment(s3.environment()) | {
-                "AWS_EC2_METADATA_DISABLED": "true"
-            }
+            variables = environment(s3)
             program = [sys.executable, "-m", "etcd_steward", "snapshot"]
             quota = {"quota-backend-bytes": str(16 << 30)}
             async with EtcdCluster(directory / "etcd", flags=quota) as etcd:
                 await load(etcd, options.keys, namespaces=100, seed=1)
                 save = [*program, "save", *etcd.connection_flags(), *flags, "-ojson"]
-                said = await asyncio.to_thread(timed, save, environment, Figures())
+                said = await asyncio.to_thread(timed, save, variables, Figures())
             manifest, snapshot = directory / "manifest.json", directory / "snapshot.db"
             manifest.write_bytes(said)
-            fetch = [*program, "fetch", f"s3://{BUCKET}/prod", snapshot, *flags[1:-2]]
-            await asyncio.to_thread(timed, [*fetch, "--no-progress"], environment, Figures())
+            fetch: Command = [*program, "fetch", f"s3://{BUCKET}/prod", snapshot, *flags[1:-2]]
+            await asyncio.to_thread(timed, [*fetch, "--no-progress"], variables, Figures())
             size = json.loads(said)["rawSize"] / 1e9
             print(f"{options.keys:,} keys, a snapshot of {size:.2f} GB", flush=True)
             child = [sys.executable, "-m", "benchmarks.sidecar", "--one", s3.endpoint_url]
             child += [str(snapshot), str(manifest), str(directory / "spool")]
             for run in range(options.runs + 1):
                 into = (alone, whole) if run else (Figures(), Figures())  # the first one warms up
-                said = await asyncio.to_thread(timed, child, environment, into[0])
+                said = await asyncio.to_thread(timed, child, variables, into[0])
                 index = [*program, "index", "--force", *flags]
-                await asyncio.to_thread(timed, index, environment, into[1])
+                await asyncio.to_thread(timed, index, variables, into[1])
             stored = json.loads(said)["file"]["size"] / 1e6
     print(f"registry.parquet: {stored:.0f} MB")
     print("| | seconds | slowest | cpu s | peak RSS MB |")
     print("|---|---|---|---|---|")
-    print(alone.row("sidecar, from the spool into S3"))
-    print(whole.row("`snapshot index`, from S3 into S3"))
+    print(row("sidecar, from the spool into S3", alone))
+    print(row("`snapshot index`, from S3 into S3", whole))
 
 
 if __name__ == "__main__":

@@ -17,22 +17,19 @@ Medians are printed. "drain" is how long etcd itself says that its snapshot was 
 import argparse
 import asyncio
 import json
-import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.timing import Command, Figures, environment, timed
 from tests.testbed import EtcdCluster, SeaweedFS, binary
 from tests.testbed.binaries import cache_directory
 from tests.testbed.bulk import load
-from tests.testbed.process import clean_environment
 
 AWS_CLI = "awscli==1.46.2"
 VALUE = 1000
@@ -42,22 +39,18 @@ BUCKET = "benchmark"
 
 
 @dataclass
-class Figures:
-    """What one way of doing it took, round by round."""
+class Saved(Figures):
+    """What one way of saving took."""
 
-    seconds: list[float] = field(default_factory=list)
     drain: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    rss: list[float] = field(default_factory=list)
 
-    def row(self, name: str, base: "Figures") -> str:
+    def row(self, name: str, base: "Saved") -> str:
         """One line of the table."""
-        seconds, drain = statistics.median(self.seconds), statistics.median(self.drain)
-        ratio = seconds / statistics.median(base.seconds)
+        drain, ratio = statistics.median(self.drain), self.median / base.median
         drained = drain / statistics.median(base.drain)
         return (
-            f"| {name} | {seconds:.1f} | {ratio:.2f} | {drain:.1f} | {drained:.2f} "
-            f"| {statistics.median(self.cpu):.1f} | {max(self.rss):.0f} |"
+            f"| {name} | {self.median:.1f} | {ratio:.2f} | {drain:.1f} | {drained:.2f} "
+            f"| {self.used}"
         )
 
 
@@ -79,10 +72,7 @@ class Round:
         self._s3 = s3
         self._directory = directory
         self._etcdctl = etcdctl
-        self._environment = clean_environment(s3.environment()) | {
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_DEFAULT_REGION": s3.region,
-        }
+        self._variables = environment(s3)
 
     def _drained(self) -> float:
         with urllib.request.urlopen(  # noqa: S310 - our own loopback server
@@ -93,59 +83,43 @@ class Round:
         assert found is not None
         return float(found[1])
 
-    def time(self, figures: Figures, *commands: Sequence[str | Path]) -> None:
-        """Run commands one after the other and add what they took together."""
-        drained = self._drained()
-        started = time.perf_counter()
-        cpu = peak = 0.0
+    def _time(self, figures: Saved, *commands: Command) -> None:
+        drained, parts = self._drained(), Figures()
         for command in commands:
-            process = subprocess.Popen(
-                command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            assert process.stderr is not None
-            said = process.stderr.read()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            process.stderr.close()
-            if process.returncode:
-                raise SystemExit(f"{command} failed: {said.decode()}")
-            cpu += usage.ru_utime + usage.ru_stime
-            peak = max(peak, usage.ru_maxrss / 1024)
-        figures.seconds.append(time.perf_counter() - started)
+            timed(command, self._variables, parts, quiet=True)
+        figures.add_up(parts)
         figures.drain.append(self._drained() - drained)
-        figures.cpu.append(cpu)
-        figures.rss.append(peak)
 
-    def ours(self, figures: Figures) -> None:
+    def ours(self, figures: Saved) -> None:
         """`etcd-steward snapshot save`."""
-        command = [
+        command: Command = [
             sys.executable, "-m", "etcd_steward", "snapshot", "save", "--no-progress", "--no-index",
             *self._etcd.connection_flags(), "--store", f"s3://{BUCKET}/ours",
             "--s3-endpoint", self._s3.endpoint_url, "--s3-path-style",
             "--spool-dir", self._directory / "spool",
         ]  # fmt: skip
-        self.time(figures, command)
+        self._time(figures, command)
 
-    def theirs(self, figures: Figures, *, compressed: bool = False) -> None:
+    def theirs(self, figures: Saved, *, compressed: bool = False) -> None:
         """Etcdctl, perhaps zstd, and the AWS CLI."""
         file = self._directory / "theirs.db"
         stored = file.with_suffix(".db.zst") if compressed else file
         zstd = Path(sys.executable).with_name("zstd")
-        squeeze = [[zstd, "-q", "-1", "-T0", "--rm", "-f", file]] if compressed else []
+        squeeze: Command = [zstd, "-q", "-1", "-T0", "--rm", "-f", file]
         target = f"s3://{BUCKET}/theirs/{stored.name}"
-        self.time(
+        self._time(
             figures,
             [self._etcdctl, *self._etcd.connection_flags(), "snapshot", "save", file],
-            *squeeze,
+            *([squeeze] if compressed else []),
             [aws(), "--endpoint-url", self._s3.endpoint_url, "s3", "cp", "--quiet", stored, target],
         )
         stored.unlink()
 
 
-async def measure(gigabytes: float, runs: int, *, compressed: bool) -> dict[str, Figures]:
+async def measure(gigabytes: float, runs: int, *, compressed: bool) -> dict[str, Saved]:
     """Medians of `runs` rounds over one size."""
     names = ["theirs", "ours", *(["compressed"] if compressed else [])]
-    figures = {name: Figures() for name in names}
+    figures = {name: Saved() for name in names}
     with tempfile.TemporaryDirectory(prefix="etcd-steward-benchmark-") as scratch:
         directory = Path(scratch)
         quota = {"quota-backend-bytes": str(8 << 30)}
@@ -163,7 +137,7 @@ async def measure(gigabytes: float, runs: int, *, compressed: bool) -> dict[str,
             aws()
             for turn in range(runs + 1):
                 for name in names if turn % 2 else reversed(names):
-                    into = figures[name] if turn else Figures()  # the first round warms the caches
+                    into = figures[name] if turn else Saved()  # the first round warms the caches
                     if name == "ours":
                         await asyncio.to_thread(bench.ours, into)
                     else:

@@ -1,0 +1,96 @@
+"""How long commands take, in how much processor time and memory, round by round."""
+
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from tests.testbed import SeaweedFS
+from tests.testbed.process import clean_environment
+
+Command: TypeAlias = Sequence[str | Path]
+
+
+@dataclass
+class Figures:
+    """What one way of doing it took."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """Seconds of the command's own processes, not of the servers that it asks."""
+    rss: list[float] = field(default_factory=list)
+    """Each round's peak, in MB."""
+
+    @property
+    def median(self) -> float:
+        """Of the seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def used(self) -> str:
+        """The columns `cpu s` and `peak RSS MB`."""
+        return f"{statistics.median(self.cpu):.1f} | {max(self.rss):.0f} |"
+
+    def add_up(self, parts: "Figures") -> None:
+        """Add a round of several commands: their times together, the largest memory."""
+        self.seconds.append(sum(parts.seconds))
+        self.cpu.append(sum(parts.cpu))
+        self.rss.append(max(parts.rss))
+
+
+def environment(s3: SeaweedFS | None = None) -> dict[str, str]:
+    """What a measured command finds in its environment."""
+    own = {"PYTHONDONTWRITEBYTECODE": ""}  # an installed program is compiled once
+    if s3 is None:
+        return clean_environment(own)
+    aws = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": s3.region}
+    return clean_environment(own | aws | s3.environment())
+
+
+@contextmanager
+def running(
+    command: Command,
+    variables: Mapping[str, str],
+    into: Figures,
+    *,
+    stdout: int = subprocess.PIPE,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command beside the body, wait for its end, and add what it took.
+
+    One that fails ends the benchmark, with its words.
+    """
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, env=variables, stdout=stdout, stderr=errors, bufsize=0)
+        yield process
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            raise SystemExit(f"{command} left with {process.returncode}: {errors.read().decode()}")
+    into.seconds.append(seconds)
+    into.cpu.append(usage.ru_utime + usage.ru_stime)
+    into.rss.append(usage.ru_maxrss / 1024)
+
+
+def timed(
+    command: Command,
+    variables: Mapping[str, str],
+    into: Figures,
+    *,
+    quiet: bool = False,
+) -> bytes:
+    """Run a command, add what it took, and return what it printed; `quiet` throws that away."""
+    stdout = subprocess.DEVNULL if quiet else subprocess.PIPE
+    with running(command, variables, into, stdout=stdout) as process:
+        if process.stdout is None:
+            return b""
+        with process.stdout as output:
+            return output.read()
