@@ -25,7 +25,7 @@ from tests.testbed.steward import NAMESPACE, ROOT, Steward
 
 KINDS = "secrets,configmaps,services,deployments,replicasets,serviceaccounts"
 ENDED = {"Complete", "Failed"}
-TIMING = {
+TIMING: dict[str, object] = {
     "refusal_patience": 3.0,
     "progress_every": 0.5,
     "presumed_dead_after": 3.0,

@@ -90,12 +90,7 @@ async def test_a_follower_is_read_and_the_announcement_withdrawn(
     manifest = (await take_snapshot(request, Heard())).manifest
     leader = await etcd_mtls.leader()
     assert manifest.member_id in {f"{m.id:x}" for m in etcd_mtls.members} - {f"{leader.id:x}"}
-    assert (
-        await etcd_mtls.etcdctl(
-            "get", "--prefix", PREFIX.decode() if isinstance(PREFIX, bytes) else PREFIX
-        )
-        == ""
-    )
+    assert await etcd_mtls.etcdctl("get", "--prefix", PREFIX) == ""
 
 
 async def test_one_of_three_down_is_a_warning(

@@ -292,8 +292,10 @@ async def test_a_long_save_without_a_terminal_says_now_and_then_how_far_it_is(
         s3 = s3_flags(seaweedfs, bucket, endpoint=slow.address())
         said = await steward(*save, *s3, env=seaweedfs.environment())
         assert said.code == 0
-        steps = ("Reading from etcd", "Uploading", "Proving", "Reading back", "Recording")
-        steps += ("Indexing",)
+        steps = (
+            *("Reading from etcd", "Uploading", "Proving", "Reading back", "Recording"),
+            "Indexing",
+        )
         assert said.err != ""
         assert all(line.startswith(steps) for line in said.err.splitlines())
         quiet = await steward(*save, *s3, "--no-progress", env=seaweedfs.environment())

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import (
@@ -31,8 +32,9 @@ from tests.testbed import Authority, EtcdCluster, FaultProxy
 from tests.testbed.certs import DAY
 from tests.testbed.ports import reserved_ports
 
-Context = grpc.aio.ServicerContext
+Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[object]]
+Method = tuple[Handler, type[Message], type[Message]]
 
 
 async def failure(connection: EtcdConnection) -> StewardError:
@@ -223,7 +225,7 @@ async def test_proxy_variables_are_ignored(
 
 
 @asynccontextmanager
-async def grpc_server(service: str, **methods: tuple[Handler, type, type]) -> AsyncIterator[str]:
+async def grpc_server(service: str, **methods: Method) -> AsyncIterator[str]:
     """A gRPC server that knows these methods of one of etcd's services; its URL."""
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
@@ -332,16 +334,17 @@ async def test_snapshot_cut_half_way(etcd: EtcdCluster) -> None:
 
 async def test_an_endpoint_that_goes_while_it_is_looked_at_is_unavailable() -> None:
     connections = 0
+    listening: asyncio.Server
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
         connections += 1
         if connections == 2:  # the handshake
-            server.close()
+            listening.close()
         writer.transport.abort()
 
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    listening = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
     address = Address.parse(f"https://127.0.0.1:{port}", secure=True)
     found = await diagnose(address, load(EtcdTLS()), Deadline.after(30))
     assert isinstance(found, Unavailable)

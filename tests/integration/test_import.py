@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from etcd_steward.engine.compress import zstd
 from etcd_steward.models.manifest import Manifest
 from tests.integration.imports import AT, IDENTITY, TICK, UID, Place, Taken, aged, take
 from tests.support.cli import PROGRAM, files, s3_flags, started, steward
+from tests.support.zstd import zstd
 from tests.testbed import EtcdCluster, SeaweedFS
 from tests.testbed.process import clean_environment, run
 

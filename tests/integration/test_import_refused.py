@@ -14,10 +14,10 @@ import pyrage
 import pytest
 
 from etcd_steward.cli.main import main
-from etcd_steward.engine.compress import zstd
 from etcd_steward.errors import StewardError, TimedOut
 from tests.integration.imports import AT, IDENTITY, Place, Taken, aged, take
 from tests.support.cli import files, s3_flags, started
+from tests.support.zstd import zstd
 from tests.testbed import EtcdCluster, FaultProxy, SeaweedFS, wait_until
 
 

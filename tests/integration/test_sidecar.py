@@ -287,7 +287,9 @@ async def test_an_index_that_disagrees_is_never_believed(
             index["file"]["size"] -= 1
         case "later":
             index["formatVersion"] = 2
-    path.write_text("{}" if change == "text" else json.dumps(index))
+        case _:
+            index = {}
+    path.write_text(json.dumps(index))
     expected = "later version" if change == "later" else "."
     with pytest.raises(Exception, match=expected) as caught:
         await open_registry(store, manifest)

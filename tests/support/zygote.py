@@ -62,11 +62,11 @@ class Zygote:
         async with asyncio.timeout(timeout):
             with contextlib.closing(await self._connected()) as connection:
                 outputs = await asyncio.to_thread(_send, connection, order)
-                texts = await asyncio.gather(*map(_read, outputs))
+                out, err = await asyncio.gather(*map(_read, outputs))
                 code = await asyncio.get_running_loop().sock_recv(connection, 64)
         if not code:
             raise RuntimeError("the forked program left no exit code")
-        return int(code), *texts
+        return int(code), out, err
 
     async def _connected(self) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -120,8 +120,8 @@ def _serve(path: str) -> None:
     listener.listen(16)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([listener, 0], [], [])
-        if 0 in ready:
+        waiting: list[socket.socket | int] = [listener, 0]
+        if 0 in select.select(waiting, [], [])[0]:
             return
         connection, _ = listener.accept()
         if os.fork() == 0:
@@ -157,8 +157,8 @@ def _keep(connection: socket.socket) -> NoReturn:
     for descriptor in descriptors:
         os.close(descriptor)
     ended = os.pidfd_open(program)
-    ready, _, _ = select.select([ended, connection], [], [])
-    if ended not in ready:
+    waiting: list[socket.socket | int] = [ended, connection]
+    if ended not in select.select(waiting, [], [])[0]:
         os.kill(program, signal.SIGKILL)
     _, status = os.waitpid(program, 0)
     with contextlib.suppress(OSError):

@@ -68,7 +68,7 @@ class Full(Etcd):
         if self.at_work is None or self.looks < 0:
             return None
         said = LockRecord(
-            holder="a round", run="1", since=datetime.now(UTC), memberID=f"{self.at_work:x}"
+            holder="a round", run="1", since=datetime.now(UTC), member_id=f"{self.at_work:x}"
         )
         value = said.model_dump_json(by_alias=True, exclude_none=True).encode()
         return stubs.KeyValue(key=key, value=value, mod_revision=5)

@@ -8,18 +8,18 @@ from etcd_steward.engine.maintenance.corrupt import alarms_of, refuse_corrupt, s
 from etcd_steward.engine.manifests import Backup
 from etcd_steward.errors import Refused
 from etcd_steward.etcd.member import Alarm
-from etcd_steward.models.manifest import Level, Proof
+from etcd_steward.models.manifest import Level
 from tests.support.backups import made
 from tests.support.maintenance import CORRUPT, NOSPACE, member
 
 
-def backup(number: int, *, compared: bool = False, **changes: object) -> Backup:
-    manifest = made(number, **changes)
+def backup(number: int, *, compared: bool = False, suspect: str | None = None) -> Backup:
+    manifest = made(number, suspect=suspect)
     assert manifest.proof is not None
     proofs = [manifest.proof]
     if compared:  # by a level that compares with other members, once there is one
         level = SimpleNamespace(strength=Level.STRUCTURE.strength + 1)
-        proofs.append(Proof.model_construct(level=level, at=manifest.finished_at))
+        proofs.append(manifest.proof.model_copy(update={"level": level}))
     return Backup(manifest, tuple(proofs))
 
 

@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 
 from etcd_steward.engine.age import decrypt, read_identities
 from etcd_steward.engine.archive import Member
-from etcd_steward.engine.compress import zstd
 from etcd_steward.engine.given import Given, open_local
 from etcd_steward.engine.spool import Spool
 from etcd_steward.engine.unpack import Unpacked, unpack
@@ -41,6 +40,7 @@ from etcd_steward.errors import (
 from etcd_steward.models.run import SpoolSettings
 from tests.boltfile import BoltFile, History
 from tests.support.cli import files
+from tests.support.zstd import zstd
 
 RANDOM = random.Random(4)  # noqa: S311
 IDENTITY = pyrage.x25519.Identity.generate()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from etcd_steward.handlers.child import Limits, Lost, Outcome, Stopped, run_child
+from etcd_steward.handlers.child import Limits, Listener, Lost, Outcome, Stopped, run_child
 from etcd_steward.models.connection import EtcdConnection, LocalSettings
 from etcd_steward.models.manifest import BackupRef, RunRef
 from etcd_steward.models.run import (
@@ -45,7 +45,7 @@ SNAPSHOT = SnapshotRequest(
 )
 
 
-class Ear:
+class Ear(Listener):
     """Remembers what a child says."""
 
     def __init__(self) -> None:

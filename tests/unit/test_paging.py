@@ -1,6 +1,7 @@
 """How a large range is read page by page, on an etcd that only counts."""
 
 import bisect
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,13 +72,13 @@ async def test_each_key_of_a_prefix_comes_once_and_in_order(
 )
 async def test_a_hundred_thousand_keys_are_counted_a_few_times_each(layout: str, most: int) -> None:
     count = 100_000
-    made = {
+    layouts: dict[str, Callable[[int], bytes]] = {
         "namespaces": lambda n: f"/registry/{n % 7}/team-{n // 7 % 50:04d}/name-{n:08d}".encode(),
         "one directory": lambda n: f"/registry/pods/shop/api-{n * 7919 % 999_983:06x}".encode(),
         "numbers": lambda n: f"/registry/pods/shop/p-{n:07d}".encode(),
         "bytes": lambda n: (n * 2_654_435_761 % 2**32).to_bytes(4, "big"),
-    }[layout]
-    etcd = Etcd({made(number) for number in range(count)})
+    }
+    etcd = Etcd({layouts[layout](number) for number in range(count)})
     assert await etcd.read(KeyRange.prefix(b"")) == etcd.keys
     # With a limit alone it would be fifty times each; and as many requests as pages at least.
     assert etcd.visited < most * count

@@ -1,5 +1,6 @@
 """Answers to Range that are read as they came: they say what protobuf's objects would say."""
 
+import operator
 from pathlib import Path
 
 import pytest
@@ -33,15 +34,23 @@ KEY_VALUES = st.builds(
     NUMBERS,
     LEASES,
 )
-RESPONSES = st.builds(
-    lambda kvs, revision, more, count: stubs.RangeResponse(
+
+
+def _answered(
+    kvs: list[stubs.KeyValue], revision: int, more: bool, count: int
+) -> stubs.RangeResponse:
+    return stubs.RangeResponse(
         header=stubs.ResponseHeader(
             cluster_id=(1 << 64) - 1, member_id=3, revision=revision, raft_term=2
         ),
-        kvs=sorted(kvs, key=lambda kv: kv.key),
+        kvs=sorted(kvs, key=operator.attrgetter("key")),
         more=more,
         count=count,
-    ),
+    )
+
+
+RESPONSES = st.builds(
+    _answered,
     st.lists(KEY_VALUES, max_size=20, unique_by=lambda kv: kv.key),
     NUMBERS,
     st.booleans(),

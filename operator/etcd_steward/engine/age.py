@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import pyrage  # type: ignore[import-untyped]
+import pyrage
 
 from etcd_steward.errors import IntegrityError, InvalidInput, Unauthorized
 

@@ -352,7 +352,10 @@ async def test_quotas_node_ports_and_the_collector(bench: Bench) -> None:
             ),
         }
     )
-    quota = {"spec": {"hard": {"configmaps": "2"}}, "status": {"used": {"configmaps": "1"}}}
+    quota: dict[str, Any] = {
+        "spec": {"hard": {"configmaps": "2"}},
+        "status": {"used": {"configmaps": "1"}},
+    }
     lease = {"holderIdentity": "m", "acquireTime": "2026-11-22T02:17:00.000000Z"}
     await bench.now(
         {

@@ -4,8 +4,8 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from backports import zstd
 
+from tests.support.zstd import zstd
 from tests.testbed import Auth, Authority, EtcdCluster, TestbedError, binary
 from tests.testbed.bulk import churn, entries, load
 from tests.testbed.certs import DAY
