@@ -9,7 +9,7 @@ from etcd_steward.errors import InvalidInput
 from etcd_steward.handlers import maintenance_status as step
 from etcd_steward.handlers import words
 from etcd_steward.handlers.maintained import Maintained
-from etcd_steward.handlers.maintenance_agenda import Agenda, Due, Seen, agenda, must_stop
+from etcd_steward.handlers.maintenance_agenda import Agenda, Due, Memory, Seen, agenda, must_stop
 from etcd_steward.handlers.maintenance_request import options_of, same_etcd
 from etcd_steward.handlers.quantities import size_in_bytes
 from etcd_steward.kube import Key, Version
@@ -58,8 +58,15 @@ def an_observation(*alarms: str, at: datetime = NOW, **changes: Any) -> Observat
     )
 
 
-def plan_of(order: Maintained, *alarms: str, now: datetime = NOW, **seen: Any) -> Agenda:  # noqa: ANN401
-    return agenda(order, Seen(an_observation(*alarms, at=now), **seen), now)
+def plan_of(
+    order: Maintained,
+    *alarms: str,
+    now: datetime = NOW,
+    elder: Key | None = None,
+    **memory: Any,  # noqa: ANN401
+) -> Agenda:
+    seen = Seen(an_observation(*alarms, at=now), elder, Memory(**memory))
+    return agenda(order, seen, now)
 
 
 def due(plan: Agenda) -> tuple[str, str] | None:
@@ -194,6 +201,29 @@ def test_a_rescue_that_keeps_failing_comes_ever_more_rarely_and_keeps_its_snapsh
     assert rescue(61, since=long) is not None
 
 
+@pytest.mark.parametrize("outcome", ["Rescued", "Refused"])
+def test_a_rescue_that_ended_in_the_future_says_nothing(outcome: str) -> None:
+    ahead = words.timestamp(NOW + timedelta(hours=3))  # the clock was set back since
+    last = LastRescue(
+        outcome=outcome, start_time=ahead, completion_time=ahead, snapshot="file:///backups/one"
+    )
+    order = an_order(EtcdMaintenanceStatus(last_rescue=last), **RESCUE)
+    plan = plan_of(order, "NOSPACE", full_since=NOW)
+    assert due(plan) == ("rescue", "Apply")
+    assert plan.due is not None
+    assert plan.due.snapshot == ""
+
+
+def test_a_clock_that_is_set_back_makes_what_is_remembered_worthless() -> None:
+    memory = Memory(compaction_checked=NOW, prepared=NOW, full_since=NOW, not_before=NOW)
+    memory.look(NOW)
+    memory.look(NOW - timedelta(seconds=30))  # not worth a word
+    assert (memory.compaction_checked, memory.not_before) == (NOW, NOW)
+    memory.look(NOW - timedelta(hours=3))
+    assert memory.compaction_checked is memory.prepared is None
+    assert memory.full_since is memory.not_before is None
+
+
 def test_a_request_where_nothing_is_to_be_defragmented_is_only_planned() -> None:
     order = an_order(asked="now", **RESCUE)
     assert due(plan_of(order, prepared=NOW)) == ("round", "Plan")
@@ -249,7 +279,7 @@ def test_what_ends_a_task_before_its_next_member() -> None:
 
 def compaction_due(rule: dict[str, Any], checked: datetime | None = None, **seen: Any) -> bool:  # noqa: ANN401
     order = an_order(compaction=rule)
-    now = Seen(an_observation(**seen), compaction_checked=checked)
+    now = Seen(an_observation(**seen), memory=Memory(compaction_checked=checked))
     found = due(agenda(order, now, NOW))
     assert found in {None, ("compaction", "Apply")}
     return found is not None

@@ -1,10 +1,14 @@
 """Which members are worth it, in which order, and how long that takes."""
 
+import math
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from etcd_steward.engine.maintenance import estimate
 from etcd_steward.engine.maintenance.leader import successor
 from etcd_steward.engine.maintenance.plan import Terms, plan
+from etcd_steward.engine.maintenance.round import Window
 from etcd_steward.engine.maintenance.rule import judge, rescued_below
 from etcd_steward.errors import Refused
 from etcd_steward.models.maintenance import (
@@ -134,3 +138,13 @@ def test_a_rule_makes_no_rescue_impossible_and_none_a_farce(rule: int, percent: 
     wanted = DefragmentationRule(quota_usage_percent_above=rule)
     assert rescued_below(MaintenanceOptions(defragmentation=wanted)) == percent
     assert rescued_below(MaintenanceOptions()) == 80
+
+
+def test_a_window_is_no_longer_for_a_clock_that_is_set_back() -> None:
+    now = datetime(2026, 11, 21, 2, 17, tzinfo=UTC)
+    window = Window.begin(now + timedelta(hours=1), now)
+    assert window.left(now) == pytest.approx(3600, abs=60)
+    assert window.left(now - timedelta(hours=3)) <= 3600
+    assert window.left(now + timedelta(minutes=50)) == 600
+    assert window.left(now + timedelta(hours=2)) < 0
+    assert Window.begin(None, now).left(now) == math.inf

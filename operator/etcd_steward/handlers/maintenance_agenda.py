@@ -45,6 +45,29 @@ _OF_THE_SCHEDULE: Final = (
 )
 STALE: Final = timedelta(minutes=3)
 """An observation older than this says nothing about now."""
+SKEW: Final = timedelta(minutes=1)
+"""A moment further ahead than this was told by a clock that has been set back since."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What this operator remembers of an etcd that it looks after."""
+
+    compaction_checked: datetime | None = None
+    """When it was last looked at whether to compact."""
+    prepared: datetime | None = None
+    """When it was last made sure that a later rescue finds what it needs."""
+    full_since: datetime | None = None
+    """Since when NOSPACE has been seen at each look."""
+    not_before: datetime | None = None
+    """When a round that did not get through is to be tried again."""
+    _looked: datetime | None = None
+
+    def look(self, now: datetime) -> None:
+        """Begin a look; what a clock tells that was set back since would hold everything up."""
+        if self._looked is not None and now < self._looked - SKEW:
+            self.compaction_checked = self.prepared = self.full_since = self.not_before = None
+        self._looked = now
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +77,7 @@ class Seen:
     observation: Observation | None = None
     elder: Key | None = None
     """Another EtcdMaintenance for the same etcd, which comes first."""
-    compaction_checked: datetime | None = None
-    """When it was last looked at whether to compact, by this operator."""
-    prepared: datetime | None = None
-    """When it was last made sure, by this operator, that a later rescue finds what it needs."""
-    full_since: datetime | None = None
-    """Since when NOSPACE has been seen at each look."""
-    not_before: datetime | None = None
-    """When a round that did not get through is to be tried again."""
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +137,8 @@ def _ordinary(order: Maintained, seen: Seen, plan: Agenda, now: datetime) -> Due
     if observation.has_alarm("CORRUPT"):
         return None
     if _waits(order):
-        early = seen.not_before is not None and now < seen.not_before
+        again = seen.memory.not_before
+        early = again is not None and now < again
         return None if early else _again(plan.status)
     full = observation.has_alarm("NOSPACE")
     asked = None if full and spec.mode == "Apply" else _asked(order, spec, plan)
@@ -218,16 +235,17 @@ def _rescue(
     asked = order.requested_at not in {None, status.last_handled_requested_at}
     if not order.rescues and not (asked and spec is not None and spec.mode == "Apply"):
         return None
+    full_since = seen.memory.full_since
     last, snapshot = status.last_rescue, ""
-    if last is not None:
+    if last is not None and words.moment(last.completion_time) <= now + SKEW:
         since = words.moment(last.completion_time) + timedelta(seconds=1)  # they are whole ones
-        stood = since - seen.full_since if seen.full_since is not None else timedelta()
+        stood = since - full_since if full_since is not None else timedelta()
         wait = max(RESCUE_AGAIN, min(stood, RESCUE_AT_LEAST_EVERY))
         early = last.outcome != "Rescued" and now - since < wait and not asked
         if early or observation.at <= since:  # seen before it ended: says nothing of what it left
             return None
         begun = words.moment(last.start_time)
-        if last.outcome != "Rescued" and seen.full_since is not None and begun >= seen.full_since:
+        if last.outcome != "Rescued" and full_since is not None and begun >= full_since:
             snapshot = last.snapshot
     then = {"last_handled_requested_at": order.requested_at} if asked else {}
     return Due("rescue", "Apply", "etcd is full and refuses writes", then, snapshot=snapshot)
@@ -235,14 +253,14 @@ def _rescue(
 
 def _compaction(spec: EtcdMaintenanceSpec, seen: Seen, now: datetime) -> Due | None:
     """A look at whether to compact, where there may be something to do: it is a process."""
-    rule, observation = spec.compaction, seen.observation
+    rule, observation, memory = spec.compaction, seen.observation, seen.memory
     assert observation is not None  # noqa: S101  # `agenda` has looked
     if spec.mode == "Plan" or not observation.reachable or now - observation.at > STALE:
         return None
-    since = None if seen.compaction_checked is None else now - seen.compaction_checked
-    if since is not None and since < compaction_every(rule):
+    checked, prepared = memory.compaction_checked, memory.prepared
+    if checked is not None and now - checked < compaction_every(rule):
         return None
-    unprepared = seen.prepared is None or now - seen.prepared >= PREPARED_EVERY
+    unprepared = prepared is None or now - prepared >= PREPARED_EVERY
     if spec.alarms is not None and unprepared:
         return Due("compaction", "Apply", "a later rescue finds what it needs")
     if rule is None:

@@ -18,7 +18,7 @@ from etcd_steward.handlers import maintenance_status as step
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.maintained import Maintained
 from etcd_steward.handlers.maintenance import ActiveTask
-from etcd_steward.handlers.maintenance_agenda import Due, Seen, agenda, must_stop
+from etcd_steward.handlers.maintenance_agenda import Due, Memory, Seen, agenda, must_stop
 from etcd_steward.handlers.maintenance_health import news, observed, with_conditions
 from etcd_steward.handlers.maintenance_request import backups_for, watched_cluster
 from etcd_steward.handlers.reference import Kind, announce, reference
@@ -58,10 +58,7 @@ class Upkeep:
     """The generation that this was resolved of."""
     active: ActiveTask | None = None
     task: asyncio.Task[None] | None = None
-    not_before: datetime | None = None
-    compaction_checked: datetime | None = None
-    prepared: datetime | None = None
-    full_since: datetime | None = None
+    memory: Memory = field(default_factory=Memory)
     next: datetime | None = None
     """When something may become due."""
     broken: bool = False
@@ -144,8 +141,8 @@ class Maintenances:
 
     def _ended(self, upkeep: Upkeep, task: asyncio.Task[None]) -> None:
         if upkeep.active is not None:
-            upkeep.not_before = upkeep.active.not_before
-            upkeep.prepared = upkeep.active.prepared or upkeep.prepared
+            upkeep.memory.not_before = upkeep.active.not_before
+            upkeep.memory.prepared = upkeep.active.prepared or upkeep.memory.prepared
         upkeep.active = upkeep.task = None
         if not task.cancelled() and (bug := task.exception()) is not None:
             upkeep.broken = True
@@ -176,10 +173,7 @@ class Maintenances:
         return Seen(
             observation=observer.latest(name),
             elder=None if elder is None else Key(*elder.split("/")),
-            not_before=upkeep.not_before,
-            compaction_checked=upkeep.compaction_checked,
-            prepared=upkeep.prepared,
-            full_since=upkeep.full_since,
+            memory=upkeep.memory,
         )
 
     async def _look_at(self, upkeep: Upkeep, now: datetime) -> None:
@@ -201,13 +195,15 @@ class Maintenances:
 
     def _remember(self, upkeep: Upkeep, now: datetime) -> None:
         """Note since when etcd is full; what a rescue needs has to be put anew afterwards."""
+        memory = upkeep.memory
+        memory.look(now)
         seen = self.context.observer.latest(str(upkeep.order.key))
         if seen is None or not seen.reachable:
             return
         if not seen.has_alarm("NOSPACE"):
-            upkeep.full_since = None
-        elif upkeep.full_since is None:
-            upkeep.full_since, upkeep.prepared = now, None
+            memory.full_since = None
+        elif memory.full_since is None:
+            memory.full_since, memory.prepared = now, None
 
     def _begin(self, upkeep: Upkeep, due: Due | None) -> None:
         """Start what is due; what another operator has left is concluded first.
@@ -262,7 +258,7 @@ class Maintenances:
         if cluster is None and due is not None:
             return
         if due is not None and due.task == "compaction":
-            upkeep.compaction_checked = self.context.clock()
+            upkeep.memory.compaction_checked = self.context.clock()
         active = ActiveTask(
             self.context,
             replace(upkeep.order, status=upkeep.writer.status),

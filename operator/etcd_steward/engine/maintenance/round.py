@@ -8,10 +8,11 @@ it was, less one surprise. What was done is in the report, and so is what was no
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 from etcd_steward.deadline import Deadline
@@ -44,6 +45,25 @@ _NOTHING: Final = "no member is worth defragmenting"
 
 _Step = Literal["WaitingForSnapshot", "MovingLeader", "Defragmenting", "Settling"]
 _Outcome = Literal["Done", "NothingToDo", "Refused", "Stopped", "WindowOver"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Until when a member's turn may last; a clock that is set back makes it no longer."""
+
+    ends_at: datetime | None
+    _stopwatch: Deadline
+
+    @classmethod
+    def begin(cls, ends_at: datetime | None, now: datetime) -> "Window":
+        """The window of a round that begins `now`; without an end it stays open for ever."""
+        seconds = math.inf if ends_at is None else (ends_at - now).total_seconds()
+        return cls(ends_at, Deadline.after(seconds))
+
+    def left(self, now: datetime) -> float:
+        """Seconds until it is over."""
+        by_clock = math.inf if self.ends_at is None else (self.ends_at - now).total_seconds()
+        return min(by_clock, self._stopwatch.left())
 
 
 class _End(Exception):  # how a round ended, which may be no error
@@ -141,12 +161,16 @@ class _Round:
     tell: Tell
     stop: asyncio.Event
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    window: Window = field(init=False)
     leader: int = 0
     """Who leads, as far as we know: any other leader is a surprise."""
     total: int = 0
     done: dict[int, MemberReport] = field(default_factory=dict)
     move: LeaderMove | None = None
     speeds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.window = Window.begin(self.terms.ends_at, self.started_at)
 
     async def hold(self) -> RoundReport:
         """The round itself."""
@@ -243,11 +267,8 @@ class _Round:
         texts = [one.text for one in against(facts, self.terms, [turn])]
         if texts:
             raise _End("Stopped", texts[0])
-        end = self.terms.ends_at
-        if turn.verdict.worth and end is not None:
-            over = datetime.now(UTC) + timedelta(seconds=turn.seconds)
-            if over > end:
-                raise _End("WindowOver", f"the window ends at {end:%H:%M:%S} UTC")
+        if turn.verdict.worth and self.window.left(datetime.now(UTC)) < turn.seconds:
+            raise _End("WindowOver", f"the window ends at {self.window.ends_at:%H:%M:%S} UTC")
         return turn
 
     async def _fit(self) -> Facts:
@@ -314,9 +335,9 @@ class _Round:
         what = f"member {_name(turn.status)} is being read by {names[0]}"
         if self.stop.is_set():
             raise _End("Stopped", "it was told to stop")
-        if self.terms.ends_at is not None and datetime.now(UTC) > self.terms.ends_at:
+        if self.window.left(datetime.now(UTC)) <= 0:
             raise _End("WindowOver", what)
-        if self.terms.ends_at is None and limit.passed:
+        if self.window.ends_at is None and limit.passed:
             raise _End("Stopped", what)
 
     async def _hand_over(self, facts: Facts) -> None:
