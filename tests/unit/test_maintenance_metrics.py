@@ -4,7 +4,11 @@ from prometheus_client import CollectorRegistry
 
 from etcd_steward.handlers import maintenance_status as step
 from etcd_steward.metrics import Board
-from etcd_steward.metrics.maintenance import MaintenanceFigures, MaintenanceMetrics
+from etcd_steward.metrics.maintenance import (
+    Defragmented,
+    MaintenanceFigures,
+    MaintenanceMetrics,
+)
 from etcd_steward.models.maintenance_kinds import EtcdMaintenanceStatus
 from tests.unit.test_maintenance_agenda import CREATED, NOW
 from tests.unit.test_maintenance_status import defragmented, report, running
@@ -38,6 +42,17 @@ def test_a_status_gives_its_figures() -> None:
     # A later round that has left it alone does not change when that was.
     metrics.show(MAIN, step.figures(CREATED, EtcdMaintenanceStatus()))
     assert value(registry, "reclaimed_bytes", member="etcd0") == 59_000_000
+
+
+def test_a_member_that_was_replaced_is_forgotten() -> None:
+    registry = CollectorRegistry()
+    metrics = MaintenanceMetrics(Board(registry))
+    done = {name: Defragmented(1.0, 2.0, 3) for name in ("etcd0", "etcd1")}
+    metrics.show(MAIN, MaintenanceFigures(created=1.0, members=done))
+    there = frozenset({"etcd1", "etcd2"})
+    metrics.show(MAIN, MaintenanceFigures(created=1.0, members=done, there=there))
+    assert value(registry, "reclaimed_bytes", member="etcd0") is None
+    assert value(registry, "reclaimed_bytes", member="etcd1") == 3
 
 
 def test_one_that_is_gone_says_nothing_more() -> None:

@@ -88,6 +88,14 @@ def test_a_revision_stands_since_it_was_seen_to_move() -> None:
     assert fourth.compact_revision_since == NOW + timedelta(seconds=90)
 
 
+def test_a_clock_that_is_set_back_makes_no_revision_move_in_the_future() -> None:
+    moves = Moves()
+    moves.note(seen())
+    back = moves.note(later(-7200))
+    assert back.revision_since == back.compact_revision_since == back.at
+    assert moves.note(later(-7100)).compact_revision_since == back.at
+
+
 def test_sightings_are_as_old_as_they_are_whatever_the_clock_says() -> None:
     now = 1000.0
     sightings = Sightings(monotonic=lambda: now)
@@ -237,6 +245,13 @@ def test_corruption_without_a_culprit_is_nobodys() -> None:
     said = shown(*figures(seen(alarms=(ObservedAlarm(kind="CORRUPT", member_id="0"),))))
     alarms = {series for series, value in said.items() if "etcd_alarm" in series and value}
     assert alarms == {'etcd_alarm{alarm="CORRUPT",etcd_cluster="ns/main",member=""}'}
+
+
+def test_an_alarm_of_a_member_that_is_no_more_is_told() -> None:
+    left = ObservedAlarm(kind="NOSPACE", member_id="1234", member="1234")
+    said = shown(*figures(seen(alarms=(left,))))
+    alarms = {series for series, value in said.items() if "etcd_alarm" in series and value}
+    assert alarms == {'etcd_alarm{alarm="NOSPACE",etcd_cluster="ns/main",member="1234"}'}
 
 
 def test_an_owner_replaces_all_that_it_has_said() -> None:

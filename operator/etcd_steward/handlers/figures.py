@@ -16,10 +16,11 @@ def figures(seen: Observation) -> list[Sample]:
     for member in seen.members:
         found += _member(seen.cluster, member)
         found += _alarms(seen, member)
-    found += [
-        Sample(names.MEMBER_ALARM, (seen.cluster, "", alarm.kind), 1.0)
+    listed = {member.member_id for member in seen.members}
+    found += [  # of nobody, or of a member that is no more: it refuses writes all the same
+        Sample(names.MEMBER_ALARM, (seen.cluster, alarm.member, alarm.kind), 1.0)
         for alarm in seen.alarms
-        if not alarm.member
+        if alarm.member_id not in listed
     ]
     tallies = (
         (names.REGISTRY_KEYS, seen.keys),

@@ -98,6 +98,8 @@ class _Reporter(Reporter):
                 self._tell("Normal", "MemberDefragmented", said)
             case "Failed" | "Unknown":
                 self._tell("Warning", f"Member{event.member.outcome}", said)
+            case "Skipped":
+                self._tell("Normal", "MemberSkipped", said)
             case _:
                 log.info("%s", said)
 

@@ -375,6 +375,7 @@ def figures(created: datetime, status: EtcdMaintenanceStatus) -> MaintenanceFigu
         task=status.task if status.phase == "Running" else None,
         last=last,
         members=members,
+        there=frozenset(one.name for one in status.etcd.members) if status.etcd else None,
     )
 
 

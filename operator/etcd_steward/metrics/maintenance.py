@@ -42,6 +42,8 @@ class MaintenanceFigures:
     """When a task last did what it was to do, in seconds since 1970."""
     members: Mapping[str, Defragmented] = field(default_factory=dict)
     """Of those that the last round has defragmented, by name."""
+    there: frozenset[str] | None = None
+    """The members that the etcd has now, by name; None: not known."""
 
 
 class MaintenanceMetrics:
@@ -65,8 +67,11 @@ class MaintenanceMetrics:
                     self._board.count(
                         _owner(cluster), names.MAINTENANCE_RUNS, cluster, task, result, by=0
                     )
-        self._known[cluster].update(figures.members)
-        self._board.show(_owner(cluster), _samples(cluster, figures, self._known[cluster]))
+        known = {**self._known[cluster], **figures.members}
+        if figures.there is not None:  # names of members that come and go would pile up
+            known = {name: done for name, done in known.items() if name in figures.there}
+        self._known[cluster] = known
+        self._board.show(_owner(cluster), _samples(cluster, figures, known))
 
     def keep_only(self, clusters: Iterable[str]) -> None:
         """Forget all series of EtcdMaintenances that are gone."""
