@@ -47,8 +47,10 @@ def run(command: Command, figures: Got) -> None:
     with running(command, environment(), figures) as process:
         assert process.stdout is not None
         with process.stdout as output:
-            digest = hashlib.sha256(output.read(PIECE))
+            digest = hashlib.sha256(first := output.read(PIECE))
             figures.first.append(time.perf_counter() - started)
+            if not first:
+                raise SystemExit(f"{command[0]} printed nothing")
             while piece := output.read(PIECE):
                 digest.update(piece)
     figures.digest = digest.hexdigest()

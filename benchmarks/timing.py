@@ -1,10 +1,12 @@
 """How long commands take, in how much processor time and memory, round by round."""
 
+import json
 import os
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ from typing import TypeAlias
 
 from tests.testbed import SeaweedFS
 from tests.testbed.process import clean_environment
+
+STOPWATCH = Path(__file__).with_name("stopwatch.py")
 
 Command: TypeAlias = Sequence[str | Path]
 
@@ -37,9 +41,12 @@ class Figures:
         """The columns `cpu s` and `peak RSS MB`."""
         return f"{statistics.median(self.cpu):.1f} | {max(self.rss):.0f} |"
 
-    def add_up(self, parts: "Figures") -> None:
-        """Add a round of several commands: their times together, the largest memory."""
-        self.seconds.append(sum(parts.seconds))
+    def add_up(self, parts: "Figures", seconds: float | None = None) -> None:
+        """Add a round of several commands: their times together, the largest memory.
+
+        `seconds` is what the round took if it was more than they.
+        """
+        self.seconds.append(sum(parts.seconds) if seconds is None else seconds)
         self.cpu.append(sum(parts.cpu))
         self.rss.append(max(parts.rss))
 
@@ -63,21 +70,37 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command beside the body, wait for its end, and add what it took.
 
-    One that fails ends the benchmark, with its words.
+    The body reads what it prints to the end. A command that fails ends the benchmark, with its
+    words.
     """
-    with tempfile.TemporaryFile() as errors:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, env=variables, stdout=stdout, stderr=errors, bufsize=0)
-        yield process
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+    told, tell = os.pipe()
+    with os.fdopen(told, "rb") as told_by, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", STOPWATCH, str(tell), *command],
+            env=variables,
+            stdout=stdout,
+            stderr=errors,
+            bufsize=0,
+            pass_fds=(tell,),
+            start_new_session=True,
+        )
+        os.close(tell)
+        try:
+            yield process
+            said = told_by.read()
+            process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        took = json.loads(said or b'{"status": "no result"}')
+        if took["status"]:
             errors.seek(0)
-            raise SystemExit(f"{command} left with {process.returncode}: {errors.read().decode()}")
-    into.seconds.append(seconds)
-    into.cpu.append(usage.ru_utime + usage.ru_stime)
-    into.rss.append(usage.ru_maxrss / 1024)
+            words = errors.read().decode(errors="replace")
+            raise SystemExit(f"{command} left with {took['status']}: {words}")
+    into.seconds.append(took["seconds"])
+    into.cpu.append(took["cpu"])
+    into.rss.append(took["rss"])
 
 
 def timed(
