@@ -1,4 +1,4 @@
-"""What every part of the bed has in common: it comes up whole, or leaves nothing behind."""
+"""What the servers of the bed have in common: they come up whole, or are stopped again."""
 
 import contextlib
 from abc import ABC, abstractmethod

@@ -262,7 +262,7 @@ async def _store(run: Attempt[ExportRequest], source: Source, read: _Read) -> Ma
     async with aclosing(piped.pieces()) as pieces:
         written = await run.deposit.upload(folder, folder.registry, pieces, size=size_at_most(rows))
     stored = stored_registry(written, piped.result, resource_bytes(rows, prefix))
-    trim()  # and went in such
+    trim()  # the upload's buffers too, before reading back takes as much
     with on_side("store"):
         run.tracker.step = "ReadingBack"
         proven = await _read_back(run.deposit.store, folder.registry, stored, rows, paged.file)

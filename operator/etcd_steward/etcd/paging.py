@@ -147,7 +147,7 @@ class _Walk:
     steady: bool = False
     """Whether one prefix beside the other has held enough keys for a page."""
     climb: int = 1
-    """How many letters the end loses next: twice as many each time that nothing was found."""
+    """How many letters the end loses next: twice as many each time that it lost some in vain."""
     beyond: deque[KeyRange] = field(default_factory=deque)
     """Neighbouring ranges from `end` on that are asked for already."""
 

@@ -21,7 +21,7 @@ _PIECE: Final = 4 << 20
 _HOLE: Final = 128 << 10
 """Bytes that nobody asked for are read along rather than ask a store once more."""
 _LOAD: Final = 8 << 20
-"""Bytes that are fetched while as many are being decoded."""
+"""Bytes that are fetched together, while those before are being decoded."""
 _AT_ONCE: Final = 4
 """Reads under way at a time."""
 

@@ -346,14 +346,15 @@ class RegistryFile:
         """These columns of these row groups, in order; while one is used, two are decoded."""
         chunks = [sorted(self._chunks(group, columns)) for group in groups]
         with (
-            Fetching(self._file, chunks) as fetching,
             ThreadPoolExecutor(_DECODED, thread_name_prefix="parquet") as threads,
+            Fetching(self._file, chunks) as fetching,  # ends first: nobody decodes what is unwanted
         ):
             coming = deque[Future[pa.Table]]()
             for group in groups:
+                ready = coming.popleft().result() if len(coming) == _DECODED else None
                 coming.append(threads.submit(self._decoded, fetching.next(), group, columns))
-                if len(coming) > _DECODED:
-                    yield coming.popleft().result()
+                if ready is not None:
+                    yield ready
             while coming:
                 yield coming.popleft().result()
 
