@@ -68,6 +68,7 @@ def test_durations(text: str, seconds: float) -> None:
         ("5y", 'time: unknown unit "y" in duration "5y"'),
         ("s", 'time: invalid duration "s"'),
         ("", 'time: invalid duration ""'),
+        ("٣s", 'time: invalid duration "٣s"'),
     ],
 )
 def test_no_durations(text: str, words: str) -> None:

@@ -30,6 +30,7 @@ NOBODY = Named("", "")
         (r'watch "\x61\t\u00e9\101\"" x', ["watch", 'a\té\x41"', "x"]),
         ("watch --rev=3 /a -- echo 'a \"b\"'", ["watch", "--rev=3", "/a", "--", "echo", 'a "b"']),
         ("watch ''", ["watch", ""]),
+        ("watch\t/a\u00a0b /c\u3000\x1fd\r", ["watch", "/a\u00a0b", "/c\u3000\x1fd"]),
     ],
 )
 def test_lines_are_split_as_etcdctl_splits_them(line: str, words: list[str]) -> None:

@@ -1,7 +1,8 @@
-"""When a watcher asks a member how far it has told everything."""
+"""When a watcher asks a member how far it has told everything, and how it logs in again."""
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from types import SimpleNamespace
 from typing import cast
 
@@ -9,9 +10,12 @@ import pytest
 
 from etcd_steward.deadline import Deadline
 from etcd_steward.errors import TimedOut
+from etcd_steward.etcd import stubs
+from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.etcd.endpoint import Endpoint
+from etcd_steward.etcd.keys import KeyRange
 from etcd_steward.etcd.member import Member
-from etcd_steward.etcd.watcher import _PROGRESS, _Stream
+from etcd_steward.etcd.watcher import _PROGRESS, Watch, Watcher, _Stream
 
 NOBODY = cast("Endpoint", SimpleNamespace(url="http://nobody"))
 
@@ -54,3 +58,58 @@ async def test_a_version_that_is_too_old_is_not_asked_again(
             await asyncio.wait_for(anext(requests), 0.5)
     assert answers.left == ["3.6.0"]
     assert not stream.true
+
+
+class Forgetful:
+    """An endpoint that has forgotten our token; others get their turn while its stream ends."""
+
+    url = "http://forgetful"
+
+    def __init__(self) -> None:
+        self.knows_us = False
+        self.ending: Callable[[], None]
+
+    @asynccontextmanager
+    async def watch(
+        self, requests: AsyncIterator[stubs.WatchRequest], *, deadline: Deadline
+    ) -> AsyncIterator[AsyncGenerator[stubs.WatchResponse, None]]:
+        assert deadline.left() > 0
+        try:
+            yield self._answers(requests)
+        finally:
+            self.ending()
+
+    async def _answers(
+        self, requests: AsyncIterator[stubs.WatchRequest]
+    ) -> AsyncGenerator[stubs.WatchResponse, None]:
+        async for request in requests:
+            if not self.knows_us:
+                stale = "etcdserver: invalid auth token"
+                yield stubs.WatchResponse(created=True, canceled=True, cancel_reason=stale)
+            yield stubs.WatchResponse(created=True)
+            happened = stubs.Event(kv=stubs.KeyValue(key=b"/b", mod_revision=1))
+            number = request.create_request.watch_id
+            yield stubs.WatchResponse(watch_id=number, events=[happened])
+
+
+async def test_a_watch_that_is_cancelled_while_its_token_is_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next one finds the token renewed, though nothing was left to watch."""
+    via = Forgetful()
+    client = SimpleNamespace(endpoints=[via], command_timeout=5)
+    watcher = Watcher(cast("EtcdClient", client), notice=pytest.fail)
+    first = watcher.watch(Watch(KeyRange.key(b"/a")))
+    via.ending = lambda: watcher.cancel(first)
+    later: list[int] = []
+
+    async def log_in(*_: object, **__: object) -> None:
+        via.knows_us = True
+        via.ending = lambda: None
+        later.append(watcher.watch(Watch(KeyRange.key(b"/b"))))
+
+    monkeypatch.setattr(Member, "range", log_in)
+    async with asyncio.timeout(30), aclosing(watcher.told()) as every:
+        told = await anext(every)
+    assert [told.number] == later
+    assert [event.kv.key for event in told.answer.events] == [b"/b"]

@@ -20,7 +20,7 @@ from etcd_steward.errors import StewardError, TransientError, Unavailable, Unsup
 from etcd_steward.etcd import stubs
 from etcd_steward.etcd.client import EtcdClient, joined
 from etcd_steward.etcd.endpoint import Endpoint
-from etcd_steward.etcd.keys import KeyRange
+from etcd_steward.etcd.keys import EVERYTHING, KeyRange
 from etcd_steward.etcd.member import Member
 
 _ASK_EVERY = 60.0
@@ -294,8 +294,12 @@ class Watcher:
             self._stream.ask(_PROGRESS)
 
     async def _log_in(self, via: Endpoint) -> None:
-        """Any call renews a stale token; its answer matters not."""
-        key = next(iter(self._watches.values())).asked.wanted.start
+        """Any call renews a stale token; its answer matters not.
+
+        It is renewed also if nothing is left to watch: the next watch counts on that.
+        """
+        wanted = (state.asked.wanted.start for state in self._watches.values())
+        key = next(wanted, EVERYTHING)
         with suppress(StewardError):
             member = Member(via.url, "", 0, via)
             await member.range(key, count_only=True, deadline=Deadline.after(self._timeout))

@@ -3,6 +3,8 @@
 import asyncio
 import re
 import shlex
+import socket
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -27,6 +29,7 @@ ENDPOINTS = (
     Case("del /k/a --endpoints={dead},{alive}", before="put /k/a 1"),
     Case("lease revoke 77aa --endpoints={dead},{alive}", before="grant 77aa 600"),
     Case("lease keep-alive --once 77aa --endpoints={dead},{alive}", before="grant 77aa 600"),
+    Case("lease keep-alive 77aa --endpoints={dead} --dial-timeout=100ms"),
     Case("get /k/a --rev=@99 --endpoints={dead},{alive}", before="put /k/a 1"),
     Case("get /k/a --rev=@99 --endpoints={alive},{other}", before="put /k/a 1"),
     Case("lease revoke 77ab --endpoints={alive},{other}"),
@@ -49,9 +52,12 @@ ENDPOINTS = (
     Case("get /k/a --command-timeout=soon", usage=True),
     Case("get /k/a --command-timeout=5y", usage=True),
     Case("get /k/a --dial-timeout=1.5s --command-timeout=1m0.5s", before="put /k/a 1"),
+    Case("get /k/a --dial-timeout=-5s", before="put /k/a 1"),
     Case("get /k/a --keepalive-time=1s --keepalive-timeout=1s", before="put /k/a 1"),
     Case("get /k/a --cacert=/nowhere/ca.crt"),
     Case("get /k/a --cert=/nowhere/client.crt --key=/nowhere/client.key"),
+    Case("get /k/a --cert=/nowhere/client.crt"),
+    Case("get /k/a --key=/nowhere/client.key --cacert=/nowhere/ca.crt"),
     Case("get /k/a --cert="),
     Case("get /k/a --key="),
     Case("get /k/a --cacert="),
@@ -85,6 +91,20 @@ def test_a_misspelt_variable_is_told(both: Both) -> None:
     code, _, err = in_process(words, env={"ETCDCTL_CA_CERT": "/x"})
     assert code == 0
     assert b"ETCDCTL_CA_CERT is unknown" in err
+
+
+def test_the_variable_of_the_time_is_obeyed(etcdctls: Programs) -> None:
+    """Unlike etcdctl, which takes its default of 5 s all the same."""
+    env = {"ETCDCTL_COMMAND_TIMEOUT": "100ms"}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        words = ["get", "/k", f"--endpoints=127.0.0.1:{silent.getsockname()[1]}"]
+        begun = time.monotonic()
+        assert ours(words, env=env).code == 1
+        waited = time.monotonic() - begun
+        for program in etcdctls.values():
+            begun = time.monotonic()
+            assert theirs(program, words, env=env).code == 1
+            assert time.monotonic() - begun > max(waited, 4.5)
 
 
 AUTH = (
@@ -157,6 +177,15 @@ async def test_a_lease_whose_keys_one_may_write_and_not_read(guarded: EtcdCluste
     assert b"say --allow-registry" in err
     said = await asyncio.to_thread(ours, [*words, "--allow-registry"])
     assert said == Said(0, b"lease %b revoked\n" % lease.encode(), "")
+
+
+def test_a_lease_that_one_may_not_renew(guarded: EtcdCluster, etcdctls: Programs) -> None:
+    """Etcdctl takes it for a lease that has expired."""
+    words = _words(guarded, "lease keep-alive 77aa --dial-timeout=100ms")
+    assert ours(words) == Said(2, b"", "Error: etcdserver: user name is empty")
+    for program in etcdctls.values():
+        gone = b"lease 00000000000077aa expired or revoked.\n"
+        assert theirs(program, words) == Said(0, gone, "")
 
 
 def test_a_password_that_is_given_nowhere(guarded: EtcdCluster) -> None:
@@ -260,8 +289,8 @@ def test_tls_without_a_scheme(tls_words: dict[str, str], etcdctls: Programs, rev
     [
         ("cert key", "wants a client certificate, and none was given"),
         ("cacert", "can't be trusted"),
-        ("key", "only one of them is set"),
-        ("cert", "only one of them is set"),
+        ("key", "KeyFile and CertFile must both be present"),
+        ("cert", "KeyFile and CertFile must both be present"),
         ("cacert cert key", ""),
     ],
 )

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -91,6 +90,15 @@ def test_a_refused_format_writes_nothing(both: Both) -> None:
     assert (theirs_.code, theirs_.out, theirs_.error) == (ours_.code, ours_.out, ours_.error)
     assert len(theirs_.state) == 2  # the key was written all the same
     assert len(ours_.state) == 1
+
+
+def test_a_refused_format_revokes_nothing(both: Both) -> None:
+    case = Case("lease revoke 77aa -w protobuf", before="grant 77aa 600; put /k/a 1 77aa")
+    theirs_, ours_ = both.etcdctl("3.7", case), both.ours(case)
+    assert (theirs_.code, theirs_.out, ours_.code, ours_.out) == (4, b"", 4, b"")
+    assert theirs_.error.startswith(f"{ours_.error} (")  # and a dump of the answer
+    assert theirs_.state == ((0,),)
+    assert len(ours_.state) == 2
 
 
 async def test_objects_are_decoded(control_plane: ControlPlane) -> None:
@@ -183,13 +191,6 @@ async def test_a_lease_is_kept_alive_until_it_ends(own_etcd: EtcdCluster) -> Non
         said = await out.read()
         assert said.endswith(b"lease %b expired or revoked.\n" % lease)
         assert await process.wait() == 0
-
-
-async def test_keeping_alive_can_be_interrupted(own_etcd: EtcdCluster) -> None:
-    async with _kept_alive(own_etcd) as (_, process, out):
-        assert b"keepalived" in await out.readline()
-        process.send_signal(signal.SIGINT)
-        assert await process.wait() == 130
 
 
 @asynccontextmanager

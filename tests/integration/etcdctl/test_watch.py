@@ -1,14 +1,14 @@
 """`watch`, compared with the real etcdctls: what is printed, line by line and byte by byte."""
 
+import re
 import shlex
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from etcd_steward.etcd.client import EtcdClient
-from tests.integration.etcd_connections import connection_to
 from tests.support.etcdctl import VERSIONS
 from tests.support.watching import OURS, Side, beside
 from tests.testbed import EtcdCluster, wait_until
@@ -21,6 +21,8 @@ NEWER_JSON = {"3.5": "`-w json` is that of 3.7"}
 NEWER_FIELDS = {"3.5": "`-w fields` leaves out a revision of 0, as 3.7 does"}
 READY = "watchers 1"
 END = "put {k}/z THE-END"
+AGAIN = re.compile(rb'(progress notify: .*\n(?:[{"].*\n)*)\1+')
+"""The same progress, told several times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,16 @@ class Live:
     env: Mapping[str, str] = field(default_factory=dict)
     disorderly: bool = False
     """etcdctl's threads print lines of several watches at the same time."""
+    notified: bool = False
+    """etcd tells of progress again and again: how often, until it is compared, is chance."""
 
     def __str__(self) -> str:
         return self.line
 
     def seen(self, out: bytearray) -> list[bytes]:
         """What can be compared."""
-        lines = bytes(out).splitlines(keepends=True)
+        told = AGAIN.sub(rb"\1", out) if self.notified else bytes(out)
+        lines = told.splitlines(keepends=True)
         return sorted(lines) if self.disorderly else lines
 
 
@@ -77,6 +82,7 @@ TYPED_JSON = (
     "says 2 'progress notify:'",
     "put {k}/a2 THE-END",
 )
+NOTIFIED = (READY, "says 2 'progress notify:'", END)
 LIVE = (
     Live("watch {k}/z", (READY, "put {k}/y 1", "put {k}/z 2", END)),
     Live("watch {k}/a {k}/{{", (READY, *CHANGES)),
@@ -105,7 +111,15 @@ LIVE = (
         says=IN_BASE64,
         unlike=NEWER_JSON,
     ),
-    Live(f"{PREFIX} --progress-notify", (READY, *CHANGES)),
+    Live(f"{PREFIX} --progress-notify", NOTIFIED, notified=True),
+    Live(f"{PREFIX} --progress-notify -w fields", NOTIFIED, notified=True),
+    Live(
+        f"{PREFIX} --progress-notify -w json",
+        NOTIFIED,
+        says=IN_BASE64,
+        unlike=NEWER_JSON,
+        notified=True,
+    ),
     Live(
         "watch",
         (READY, *CHANGES),
@@ -139,14 +153,9 @@ LIVE = (
         before=("put {k}/a 1",),
     ),
     Live("watch -i", ("> watch", READY, END), env={"ETCDCTL_WATCH_KEY": "{k}/z"}),
+    Live("watch -i", ("> watch {k}/z --progress-notify", *NOTIFIED), notified=True),
+    Live("watch -i", ("> watch {k}/a\u00a0b", READY, "put {k}/a 1", "put {k}/a\u00a0b THE-END")),
 )
-
-
-@pytest.fixture(scope="module")
-async def client(own_etcd: EtcdCluster) -> AsyncIterator[EtcdClient]:
-    """A client of our own."""
-    async with EtcdClient.connect(connection_to(own_etcd)) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("live", LIVE, ids=str)
@@ -181,6 +190,30 @@ async def test_a_watch_that_goes_on(
                 raise
         complaints = {b"\n".join(_complaints(bytes(one.err))) for one in side.programs}
         assert len(complaints) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [("watch {k}", ()), ("watch -i --progress-notify", ("> watch {k}",))],
+)
+async def test_progress_is_not_told_unasked(
+    own_etcd: EtcdCluster,
+    etcdctls: Programs,
+    client: EtcdClient,
+    key_prefix: str,
+    line: str,
+    typed: Sequence[str],
+) -> None:
+    """While etcd tells it to those who asked later; a line that is typed has flags of its own."""
+    programs: list[Program] = [OURS, *([etcdctls[version]] for version in VERSIONS)]
+    words = [f"--endpoints={own_etcd.endpoints[0]}", *line.format(k=key_prefix).split()]
+    async with beside(own_etcd, client, programs, words) as quiet:
+        for step in (*typed, READY):
+            await quiet.do(step.format(k=key_prefix))
+        told = [words[0], "watch", key_prefix, "--progress-notify"]
+        async with beside(own_etcd, client, programs, told) as notified:
+            await notified.do("says 3 'progress notify:'")
+        assert [bytes(program.out) for program in quiet.programs] == [b"", b"", b""]
 
 
 def _complaints(said: bytes) -> list[bytes]:

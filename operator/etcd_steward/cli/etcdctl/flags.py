@@ -147,6 +147,11 @@ class Ctl:
         """How to reach etcd; reads the files. Raises `EtcdctlError`."""
         warn_of_unknown_variables()
         flags = self._flags()
+        if (flags.cert is None) != (flags.key is None):
+            key, cert = self._value("key"), self._value("cert")
+            raise EtcdctlError(
+                f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]", BAD_ARGS
+            )
         for path in (flags.cacert, flags.cert, flags.key):
             if path is not None:
                 _look_at(path)

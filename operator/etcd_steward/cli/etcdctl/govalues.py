@@ -17,7 +17,7 @@ _FALSE = frozenset({"0", "f", "F", "false", "False", "FALSE"})
 _SECONDS = {
     "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
 }  # fmt: skip
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)([^.\d]*)")
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)([^.\d]*)", re.ASCII)
 _QUOTED_FIELD = re.compile(r'"((?:[^"]|"")*)"')
 
 

@@ -77,6 +77,8 @@ def revoke(ctl: Ctl, words: tuple[str, ...], allow_registry: bool, registry_pref
     from etcd_steward.etcd.keys import KeyRange  # noqa: PLC0415
 
     printer = ctl.printer()
+    if ctl.write_out == "protobuf":  # etcdctl has no form for it, and says so when it is too late
+        printer.revoke(lease_id, stubs.LeaseRevokeResponse())
 
     async def work() -> None:
         async with ctl.connect() as client:

@@ -3,9 +3,6 @@
 # ruff: noqa: ARG002  # a printer is given what any of them needs
 
 from collections.abc import Sequence
-from typing import NoReturn
-
-from google.protobuf.message import Message
 
 from etcd_steward.cli.etcdctl.errors import BAD_FEATURE, EtcdctlError
 from etcd_steward.cli.etcdctl.output import write
@@ -13,7 +10,7 @@ from etcd_steward.etcd import stubs
 
 
 class ProtobufPrinter:
-    """For programs that know etcd's messages; as with etcdctl, there are none for leases."""
+    """For programs that know etcd's messages; of leases, as with etcdctl, the header alone."""
 
     def put(self, answer: stubs.PutResponse) -> None:
         """The answer."""
@@ -48,26 +45,26 @@ class ProtobufPrinter:
         )
 
     def grant(self, answer: stubs.LeaseGrantResponse) -> None:
-        """Refused."""
-        _refuse(answer)
+        """The header."""
+        _header(answer.header)
 
     def revoke(self, lease: int, answer: stubs.LeaseRevokeResponse) -> None:
         """Refused."""
-        _refuse(answer)
+        name = answer.DESCRIPTOR.name
+        raise EtcdctlError(f"marshal unsupported for type *clientv3.{name}", BAD_FEATURE)
 
     def keep_alive(self, answer: stubs.LeaseKeepAliveResponse) -> None:
-        """Refused."""
-        _refuse(answer)
+        """The header."""
+        _header(answer.header)
 
     def time_to_live(self, answer: stubs.LeaseTimeToLiveResponse, *, keys: bool) -> None:
-        """Refused."""
-        _refuse(answer)
+        """The header."""
+        _header(answer.header)
 
     def leases(self, answer: stubs.LeaseLeasesResponse) -> None:
-        """Refused."""
-        _refuse(answer)
+        """The header."""
+        _header(answer.header)
 
 
-def _refuse(answer: Message) -> NoReturn:
-    name = answer.DESCRIPTOR.name
-    raise EtcdctlError(f"marshal unsupported for type *clientv3.{name}", BAD_FEATURE)
+def _header(header: stubs.ResponseHeader) -> None:
+    write(header.SerializeToString())

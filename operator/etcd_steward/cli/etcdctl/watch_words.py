@@ -28,7 +28,8 @@ _MOST_KEYS = 2
 _LAST_BYTE = 0xFF
 _BAD_NUMBER = "bad number of arguments"
 
-_WORD = re.compile(r""""(?:[^"\\]|\\.)*"|'[^']*'|[^'"\s]\S*[^'"\s]?""")
+_WORD = re.compile(r""""(?:[^"\\]|\\.)*"|'[^']*'|[^'"\t\n\f\r ][^\t\n\f\r ]*[^'"\t\n\f\r ]?""")
+"""What Go's `\\s` means is written out: Python's has more, and keys may hold any of it."""
 _ESCAPE = re.compile(
     r"\\(?:([abfnrtv\\\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))"
 )
