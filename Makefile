@@ -86,7 +86,7 @@ node-test: setup  ## deploy/ in Pods on a real Kubernetes node, in namespaces of
 soak: servers  ## ten simulated weeks of an hourly schedule, with kills and outages (about two hours); restores that stay
 	DELETED_FOR=240 RESTORED_FOR=300 $(PY) -m pytest tests/integration/restore/test_apply_namespaces.py
 	RETAINED_FOR=600 $(PY) -m pytest tests/faults/test_rescue.py
-	ETCD_STEWARD_SOAK=hourly $(PY) -m pytest tests/e2e/test_standing_weeks.py -o log_cli=true
+	STEWARD_SOAK=hourly $(PY) -m pytest tests/e2e/test_standing_weeks.py -o log_cli=true
 
 clean:  ## remove what was built here; the cache folder of the servers stays
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,8 +2,8 @@
 
 The operator's schedules go by a file, all else goes by real time. The time in the file lies in the
 past and jumps towards now, across a change of time; meanwhile the operator is killed and the API
-server taken away, at random. `make soak` (ETCD_STEWARD_SOAK=hourly) does the same with an hourly
-schedule; ETCD_STEWARD_SOAK_SEED repeats a walk.
+server taken away, at random. `make soak` (STEWARD_SOAK=hourly) does the same with an hourly
+schedule; STEWARD_SOAK_SEED repeats a walk.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HOURLY = os.environ.get("ETCD_STEWARD_SOAK") == "hourly"
-SEED = int(os.environ.get("ETCD_STEWARD_SOAK_SEED", random.SystemRandom().randrange(10**6)))
+HOURLY = os.environ.get("STEWARD_SOAK") == "hourly"
+SEED = int(os.environ.get("STEWARD_SOAK_SEED", random.SystemRandom().randrange(10**6)))
 NAME = "weeks"
 ZONE = ZoneInfo("Europe/Berlin")
 SCHEDULE = "30 * * * *" if HOURLY else "30 2 * * *"
@@ -371,7 +371,7 @@ async def test_no_tick_is_lost_or_doubled_in_ten_weeks(
     caplog.set_level(logging.INFO, logger=__name__)
     # Python 3.11 complains of each connection that our proxy resets.
     caplog.set_level(logging.CRITICAL, logger="asyncio")
-    log.info("ETCD_STEWARD_SOAK_SEED=%d, from %s", SEED, weeks.begin)
+    log.info("STEWARD_SOAK_SEED=%d, from %s", SEED, weeks.begin)
     spec = {
         "schedule": SCHEDULE,
         "timeZone": ZONE.key,
