@@ -88,6 +88,37 @@ async def test_top_tells_who_writes(tmp_path: Path) -> None:
         assert busy["writes"] > quiet["writes"] > 0
 
 
+async def test_top_tells_which_manager_writes(control_plane: ControlPlane, namespace: str) -> None:
+    flags = (*control_plane.etcd.connection_flags(), f"-n={namespace}", "-o=json")
+    where = ("configmap", "managed", f"--namespace={namespace}")
+    patch = f"--patch={json.dumps({'data': {'a': 'c'}})}"
+
+    async def write() -> None:
+        while True:
+            made = ("--from-literal=a=b", "--field-manager=gardener")
+            await control_plane.kubectl("create", *where, *made)
+            await asyncio.sleep(1.1)  # managedFields know seconds only
+            await control_plane.kubectl("patch", *where, patch, "--field-manager=pruner")
+            await control_plane.kubectl("delete", *where)
+
+    words = ("registry", "top", "--by=writes", "--per=manager", "--for=8s")
+    async with started(*words, *flags) as watching:
+        writer = asyncio.create_task(write())
+        said = await watching.end()
+        writer.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await writer
+    assert said.code == 0, said.err
+    told = {one["manager"]: one for one in json.loads(said.out)}
+    gardener, pruner = told["gardener"], told["pruner"]
+    assert min(gardener["writes"], pruner["writes"]) > 0
+    assert abs(gardener["writes"] - pruner["writes"]) <= 1
+    assert gardener["bytes"] > gardener["writes"] * 100
+    assert (gardener["deletions"], pruner["deletions"]) == (0, 0)
+    # Who deletes something leaves no name: etcd tells of the key alone.
+    assert told["(unknown)"]["deletions"] > 0
+
+
 async def test_a_snapshot_that_was_never_indexed_is_read_whole(
     still: Looked, tmp_path: Path
 ) -> None:

@@ -87,7 +87,8 @@ def compact(  # one for each flag, all passed by name
     """Compact etcd's history, guarded.
 
     Never to the newest revision, and never past one that a running export reads. Which revision was
-    there when, the Leases in a Kubernetes registry tell; an etcd without any knows only counts.
+    there when, the Leases in a Kubernetes registry tell, or what the operator has observed; an etcd
+    with neither knows only counts.
     Plain `compact` does what etcdctl's does. Exit code 3: refused.
     """
     if revision is not None and (retain_revisions or retain_duration):

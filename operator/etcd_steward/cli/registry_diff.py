@@ -81,7 +81,7 @@ async def _diff(
     from etcd_steward.engine.diff import Diff, Side  # noqa: PLC0415
     from etcd_steward.engine.objects import Reference, explain_absence  # noqa: PLC0415
     from etcd_steward.engine.sources import Wanted  # noqa: PLC0415
-    from etcd_steward.engine.words import resource_named  # noqa: PLC0415
+    from etcd_steward.engine.words import resources_named  # noqa: PLC0415
     from etcd_steward.models.registry import Filter  # noqa: PLC0415
 
     namespace, selector, resource, everything = filters
@@ -90,7 +90,8 @@ async def _diff(
         other = Side(await stack.enter_async_context(looking.opened(after)), 0)
         resources: tuple[str, ...] = ()
         if resource is not None:
-            resources = (await resource_named(resource, one.source, prefix=looking.prefix, at=0),)
+            sources = (one.source, other.source)
+            resources = await resources_named(resource, sources, prefix=looking.prefix, at=0)
         include = Filter(
             namespaces=(namespace,) if namespace else (),
             resources=resources,

@@ -59,12 +59,12 @@ async def _report(looking: Looking) -> str:
     async with looking.view() as view:
         source = view.source
         found = await survey(source, view.at, looking.prefix)
-        history = await history_of(source, looking.prefix)
+        history = await history_of(source, view.at, looking.prefix)
         files = await _files(view, found, history)
         subject = Subject(
             source.name,
             view.at or source.revision,
-            await _moment(view, looking.prefix),
+            *await _moment(view, looking.prefix),
             await source.oldest(),
         )
     backups = await _backups(looking)
@@ -76,6 +76,8 @@ async def _files(view: View, found: "Survey", history: "Tallies | None") -> "lis
     from etcd_steward.engine.live_source import LiveSource  # noqa: PLC0415
     from etcd_steward.engine.picture import member_file, snapshot_file  # noqa: PLC0415
 
+    if view.at not in {0, view.source.revision}:
+        return []  # how large a file was then, nobody knows
     if isinstance(view.source, LiveSource):
         return [member_file(member) for member in await view.source.members()]
     if isinstance(view.source, FileSource) and history is not None:
@@ -83,15 +85,15 @@ async def _files(view: View, found: "Survey", history: "Tallies | None") -> "lis
     return []
 
 
-async def _moment(view: View, prefix: str) -> datetime | None:
-    """When the revision was, as far as Leases tell."""
+async def _moment(view: View, prefix: str) -> tuple[datetime | None, str]:
+    """When the revision was, as far as its history tells, and by what."""
     from etcd_steward.engine.clock import clock_of  # noqa: PLC0415
 
     try:
         clock = await clock_of(view.source, prefix)
     except NotFound:
-        return None
-    return clock.of(view.at or view.source.revision)[0]
+        return None, ""
+    return clock.of(view.at or view.source.revision)[0], clock.by
 
 
 async def _backups(looking: Looking) -> "list[Manifest]":

@@ -64,6 +64,11 @@ class Looking:
         if self._at and self._ago is not None:
             raise click.UsageError("--at and --ago both say when: give one of them")
 
+    @property
+    def back(self) -> bool:
+        """Whether a moment of the past is meant."""
+        return bool(self._at) or self._ago is not None
+
     @asynccontextmanager
     async def view(self, *, history: bool = False) -> AsyncIterator[View]:
         """What --from, --at and --ago say; which moment that is, is told on standard error.
@@ -124,7 +129,7 @@ class Looking:
         found = clock.at(now - timedelta(seconds=self._ago), now)
         click.echo(
             f"Revision {found.revision}, of {in_words(found.moment)}: exact to "
-            f"{_span(found.within)}, by the renewals of Leases. The history reaches back to "
+            f"{_span(found.within)}, by {clock.by}. The history reaches back to "
             f"{in_words(found.since)}, {human_age((now - found.since).total_seconds())} before.",
             err=True,
         )

@@ -69,6 +69,10 @@ def top(
     """
     if by == "writes" and looking.url not in {None, LIVE}:
         raise click.UsageError("--by writes watches the live etcd: leave out --from")
+    if by == "writes" and looking.back:
+        raise click.UsageError(
+            "--by writes watches the live etcd from now on: leave out --at and --ago"
+        )
     work = _top(looking, by, per, seconds, namespace)
     where, tallies, watched = run(work, stopping="Stopping.")
     _print(where, tallies, by, per, watched, limit, output)
@@ -99,11 +103,11 @@ async def _top(
 
 
 async def _history(view: View, wanted: "Wanted", tallies: "Tallies") -> None:
-    """What lived when the history began, and all that came since."""
+    """What lived when the history began, and all that came since, up to the moment looked at."""
     oldest = await view.source.oldest()
     async with aclosing(view.source.records(wanted, at=oldest)) as batches:
         await tallies.add_records(batches)
-    async with aclosing(view.source.changes(wanted)) as history:
+    async with aclosing(view.source.changes(wanted, upto=view.at)) as history:
         async for changes in history:
             tallies.add_changes(changes)
 

@@ -89,10 +89,11 @@ class FileSource:
         return await self._work(self._fetch, keys, self._revision(at))
 
     async def changes(
-        self, wanted: Wanted, *, after: int = 0
+        self, wanted: Wanted, *, after: int = 0, upto: int = 0
     ) -> AsyncGenerator[list[Change], None]:
         """What changed since the last compaction."""
-        rows = await self._work(self._changes, wanted, after or self._history.compact_revision)
+        start, last = after or self._history.compact_revision, self._revision(upto)
+        rows = await self._work(self._changes, wanted, start, last)
         at = 0
         async for records in self.each(rows.records()):
             deleted = rows.deleted[at : at + len(records)].tolist()
@@ -132,8 +133,8 @@ class FileSource:
             for low, high in ranges
         ]
 
-    def _changes(self, wanted: Wanted, after: int) -> Rows:
-        return _chosen(self._history.changes(after), wanted)
+    def _changes(self, wanted: Wanted, after: int, upto: int) -> Rows:
+        return _chosen(self._history.changes(after, upto), wanted)
 
     def _fetch(self, keys: Sequence[bytes], at: int) -> dict[bytes, Record]:
         found = {}

@@ -85,20 +85,21 @@ class LiveSource:
         return found
 
     async def changes(
-        self, wanted: Wanted, *, after: int = 0
+        self, wanted: Wanted, *, after: int = 0, upto: int = 0
     ) -> AsyncGenerator[list[Change], None]:
-        """What changed since the last compaction, up to the revision of this source."""
+        """What changed since the last compaction, no later than the revision of this source."""
+        last = await self._revision(upto)
         start = 1 + (after or await self.oldest())
-        if start > self.revision:
+        if start > last:
             return
-        watched = self._client.watch(_around(wanted), start=start, upto=self.revision)
+        watched = self._client.watch(_around(wanted), start=start, upto=last)
         async with aclosing(watched):
             async for sent in watched:
                 changes = [_change(event) for event in sent.events]
                 found = [
                     change
                     for change in changes
-                    if change.record.mod_revision <= self.revision and wanted.wants(change.record)
+                    if change.record.mod_revision <= last and wanted.wants(change.record)
                 ]
                 if found:
                     yield found

@@ -94,8 +94,10 @@ class ParquetSource:
         wanted: Wanted,  # noqa: ARG002  # a `Source`
         *,
         after: int = 0,  # noqa: ARG002
+        upto: int = 0,
     ) -> AsyncGenerator[list[Change], None]:
         """Nothing: the file shows one revision."""
+        self._check(upto)
         nothing: list[list[Change]] = []
         for changes in nothing:
             yield changes

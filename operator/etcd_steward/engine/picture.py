@@ -70,7 +70,9 @@ class Subject:
     name: str
     revision: int
     moment: datetime | None
-    """When that was, if it is known."""
+    """When that was, or a little before; None where nothing tells."""
+    by: str
+    """What tells it."""
     oldest: int
 
 
@@ -125,6 +127,7 @@ def _facts(
         "source": subject.name,
         "revision": subject.revision,
         "moment": in_words(subject.moment) if subject.moment is not None else "",
+        "by": subject.by,
         "oldest": subject.oldest,
         "figures": figures,
         "history": told,

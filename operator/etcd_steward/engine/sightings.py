@@ -16,7 +16,7 @@ async def sightings(
 ) -> list[Sighting]:
     """All that a source knows of a key: its last state at `moment`, and its history before.
 
-    When it was deleted, is told by the Leases in the same history.
+    When it was deleted, the clock in the same history tells: Leases, or the operator's looks.
     """
     now = (await source.fetch([key])).get(key)
     last = Sighting(where, source.revision, now, moment)

@@ -123,9 +123,12 @@ class Source(Protocol):
         """Some keys in full; those that did not live are left out. For a few hundred at once."""
         ...
 
-    def changes(self, wanted: Wanted, *, after: int = 0) -> AsyncGenerator[list[Change], None]:
+    def changes(
+        self, wanted: Wanted, *, after: int = 0, upto: int = 0
+    ) -> AsyncGenerator[list[Change], None]:
         """What changed after revision `after` (0 = all that is still known), oldest first.
 
+        Up to revision `upto`, with it, which is meant as `at` is elsewhere.
         A source without history (a registry.parquet) tells nothing.
         """
         ...

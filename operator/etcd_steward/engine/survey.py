@@ -69,16 +69,16 @@ def _added(tallies: Iterable[Tally]) -> Tally:
     return whole
 
 
-async def history_of(source: Source, prefix: str) -> Tallies | None:
-    """Kept revisions per resource, the live ones too; None for a source without history."""
+async def history_of(source: Source, at: int, prefix: str) -> Tallies | None:
+    """Kept revisions per resource up to `at`, the live ones too; None where none is older."""
     oldest = await source.oldest()
-    if oldest >= source.revision:
+    if oldest >= (at or source.revision):
         return None
     wanted = Wanted(prefix=prefix)
     tallies = Tallies(Per.RESOURCE, prefix)
     async with aclosing(source.sizes(wanted, at=oldest)) as batches:
         await tallies.add_sizes(batches)
-    async with aclosing(source.changes(wanted)) as batches_of_changes:
+    async with aclosing(source.changes(wanted, upto=at)) as batches_of_changes:
         async for changes in batches_of_changes:
             tallies.add_changes(changes)
     return tallies

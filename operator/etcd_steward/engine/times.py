@@ -1,16 +1,21 @@
 """Which revision an etcd was at, at some moment: etcd keeps no times, but what lies in it does.
 
-Whoever holds a Kubernetes Lease writes the time into it every few seconds (`spec.renewTime`), so
-the history of Leases is a clock. It is as exact as its gaps, and as true as its holders' clocks: of
-marks that contradict each other the most that agree are kept.
+Whoever holds a Kubernetes Lease writes the time into it every few seconds (`spec.renewTime`), and
+the operator every few minutes into what it has observed; so their history is a clock. It is as
+exact as its gaps, and as true as its holders' clocks: of marks that contradict each other the most
+that agree are kept.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from etcd_steward.errors import Compacted, InvalidInput, NotFound
+
+LEASES: Final = "the renewals of Leases"
+OBSERVATIONS: Final = "the operator's observations"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,15 +42,18 @@ class Found:
 class Clock:
     """The moments of an etcd's revisions. Raises `NotFound` where no mark is."""
 
-    def __init__(self, marks: Iterable[Mark], oldest: int = 0) -> None:
+    def __init__(self, marks: Iterable[Mark], oldest: int = 0, by: str = LEASES) -> None:
         """`oldest` is the first revision that can be shown: what was before tells of that one."""
+        self.by = by
+        """What the marks are, in words."""
         every = sorted(marks)
         kept = agreeing(every)
         before = [Mark(oldest, mark.moment) for mark in kept if mark.revision <= oldest]
         self._marks = [*before[-1:], *(mark for mark in kept if mark.revision > oldest)]
         if not self._marks:
             raise NotFound(
-                "nothing in this history tells what time it was: no Lease was renewed in it",
+                "nothing in this history tells what time it was: no Lease was renewed in it, and "
+                "the operator has observed nothing",
                 hint="name a revision by --at",
             )
         self.contradicting = len(every) - len(kept)

@@ -4,6 +4,7 @@ Those of custom resources come from the CustomResourceDefinitions of the same re
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -35,26 +36,40 @@ async def resource_named(word: str, source: Source, *, prefix: str, at: int) -> 
     What has a `*`, or a group that is defined nowhere, is taken as it is. Raises `NotFound` with
     the nearest words.
     """
+    return (await resources_named(word, (source,), prefix=prefix, at=at))[0]
+
+
+async def resources_named(
+    word: str, sources: Sequence[Source], *, prefix: str, at: int
+) -> tuple[str, ...]:
+    """The same for several sources, of which each may define what others don't: all it means."""
     wanted = word.lower()
     if "*" in wanted:
-        return wanted
+        return (wanted,)
     plain, _, group = _VERSION.sub(".", wanted, count=1).rstrip(".").partition(".")
     builtin = BUILTIN_WORDS.get(plain)
     if builtin is not None and _of_group(builtin, group):
-        return f"{builtin.resource}.{builtin.api_group}".rstrip(".")
-    custom = await _custom(source, prefix, at)
-    for one in custom:
-        if plain in one.words and one.group.startswith(group):
-            return f"{one.resource}.{one.group}"
+        return (f"{builtin.resource}.{builtin.api_group}".rstrip("."),)
+    defined = [await _custom(source, prefix, at) for source in sources]
+    found = (_meant(custom, plain, group) for custom in defined)
+    if meant := tuple(dict.fromkeys(one for one in found if one is not None)):
+        return meant
     if group:
-        return wanted
-    known = [*BUILTIN_WORDS, *(word for one in custom for word in one.words)]
+        return (wanted,)
+    known = [*BUILTIN_WORDS, *(word for custom in defined for one in custom for word in one.words)]
     near = ", ".join(get_close_matches(plain, known, n=3))
     raise NotFound(
         f"no resource is called {word!r}, neither in Kubernetes nor by a CustomResourceDefinition "
-        f"in {source.name}",
+        f"in {' or '.join(source.name for source in sources)}",
         hint=f"do you mean {near}?" if near else "`etcd-steward registry ls` shows what there is",
     )
+
+
+def _meant(custom: Iterable[_Custom], plain: str, group: str) -> str | None:
+    for one in custom:
+        if plain in one.words and one.group.startswith(group):
+            return f"{one.resource}.{one.group}"
+    return None
 
 
 def _of_group(builtin: Builtin, group: str) -> bool:

@@ -4,13 +4,12 @@ A backup exists if, and only if, its `manifest.json` does; it is written last. P
 the years and never changed. The JSON Schema in `docs/manifest.schema.json` is made from here.
 """
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
 
-from etcd_steward.models.base import Hex64, Model
+from etcd_steward.models.base import Hex64, Model, Moment
 from etcd_steward.models.registry import Selection
 
 FORMAT_VERSION = 1
@@ -111,7 +110,7 @@ class Proof(Model):
     """One proof of one backup: when, how hard, and what was found."""
 
     level: Level
-    at: datetime
+    at: Moment
     by: str = Field(description="Program and version that proved it.")
     stored_sha256: str
     raw_sha256: str
@@ -135,7 +134,7 @@ class Origin(Model):
     name: str = Field(description="Its name, without directories.")
     size: int = Field(description="Its bytes, as they were handed over.")
     sha256: str = Field(description="SHA-256 of those bytes.")
-    modified: datetime | None = Field(
+    modified: Moment | None = Field(
         default=None, description="When it was last changed; left out for pipes."
     )
     wrappings: tuple[str, ...] = Field(
@@ -174,9 +173,9 @@ class Manifest(Model):
     backup: BackupRef
     run: RunRef
     folder: str = Field(description="This backup's folder, relative to the store's prefix.")
-    tick: datetime = Field(description="The moment this backup was due or asked for, in UTC.")
-    started_at: datetime
-    finished_at: datetime
+    tick: Moment = Field(description="The moment this backup was due or asked for, in UTC.")
+    started_at: Moment
+    finished_at: Moment
     etcd_version: str = Field(
         description="The member's; of an imported one the cluster's, such as 3.6.0, or empty."
     )
@@ -212,7 +211,7 @@ class Manifest(Model):
     selection: Selection | None = Field(
         default=None, description="Of an export: which keys it holds; left out if all."
     )
-    files: tuple[StoredFile, ...]
+    files: tuple[StoredFile, ...] = Field(min_length=1)
     origin: Origin | None = Field(
         default=None, description="The file that this backup was imported from; none if taken here."
     )
@@ -239,7 +238,7 @@ class Suspicion(Model):
     """What `suspect.json` says of a backup, written later: it counts like the manifest's own."""
 
     format_version: Literal[1] = 1
-    at: datetime
+    at: Moment
     by: str = Field(description="Program and version that wrote it.")
     reason: str = Field(description="Why this backup must not be trusted.")
 
@@ -251,7 +250,7 @@ class Index(Model):
     """
 
     format_version: Literal[1] = 1
-    made_at: datetime
+    made_at: Moment
     by: str = Field(description="Program and version that made it.")
     raw_sha256: str = Field(
         description="SHA-256 of the uncompressed snapshot that it was made from."

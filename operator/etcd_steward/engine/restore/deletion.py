@@ -86,10 +86,10 @@ class BeforeDeletion:
         return found
 
     async def changes(
-        self, wanted: Wanted, *, after: int = 0
+        self, wanted: Wanted, *, after: int = 0, upto: int = 0
     ) -> AsyncGenerator[list[Change], None]:
         """What changed since the last compaction."""
-        async with aclosing(self._source.changes(wanted, after=after)) as history:
+        async with aclosing(self._source.changes(wanted, after=after, upto=upto)) as history:
             async for changes in history:
                 yield changes
 

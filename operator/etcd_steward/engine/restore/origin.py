@@ -12,6 +12,7 @@ from etcd_steward.engine.report import Report
 from etcd_steward.engine.restore.deletion import before_deletion
 from etcd_steward.engine.restore.live import Live
 from etcd_steward.engine.sources import Source
+from etcd_steward.engine.times import OBSERVATIONS, in_words
 from etcd_steward.engine.words import resource_named
 from etcd_steward.errors import NotFound, Undecodable, Unsupported
 from etcd_steward.etcd.client import EtcdClient
@@ -36,7 +37,7 @@ async def open_origin(
     if isinstance(request.source, FromHistory):
         live = await LiveSource.open(client, prefix)
         options = await _named(request.options, live, prefix)
-        source, ref = await _live(request.source, live, options, prefix, client)
+        source, ref = await _live(request.source, live, options, prefix, client, report)
         return source, ref, options
     source, ref = await _stored(request, stack, report)
     return source, ref, await _named(request.options, source, prefix)
@@ -132,15 +133,27 @@ async def _live(
     options: RestoreOptions,
     prefix: str,
     client: EtcdClient,
+    report: Report,
 ) -> tuple[Source, SourceRef]:
     """The live etcd, at the moment that is meant."""
     if wanted.before_deletion:
         return await before_deletion(source, await Live.open(client, prefix), options, prefix)
     revision = wanted.revision or source.revision
     if wanted.moment is not None:
-        now = max(wanted.moment, datetime.now(UTC))
-        revision = (await clock_of(source, prefix)).at(wanted.moment, now).revision
+        revision = await _revision(source, wanted.moment, prefix, report)
     return source, SourceRef(name=source.name, revision=revision, live=True)
+
+
+async def _revision(source: Source, moment: datetime, prefix: str, report: Report) -> int:
+    """The revision of a moment; where only rough marks tell it, that is said."""
+    clock = await clock_of(source, prefix)
+    found = clock.at(moment, max(moment, datetime.now(UTC)))
+    if clock.by == OBSERVATIONS:
+        report.warning(
+            f"revision {found.revision} is of {in_words(found.moment)}, exact to "
+            f"{found.within.total_seconds():.0f} s, by {clock.by}: no Lease was renewed"
+        )
+    return found.revision
 
 
 async def _kube_system(source: Source, prefix: str) -> str | None:
