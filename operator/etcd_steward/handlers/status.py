@@ -4,7 +4,7 @@ Every transition of a run is one function here (a restore's own are in `restore_
 status to the next, so that no handler puts a status together by hand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -254,18 +254,22 @@ def _outcomes(
     index: Outcome | None = None,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    conditions = status.conditions
-    outcomes: list[Outcome] = [
-        ("Complete", "True", "Complete", said),
-        ("Failed", "False", "Complete", ""),
-    ]
+    complete: Outcome = ("Complete", "True", "Complete", said)
+    failed: Outcome = ("Failed", "False", "Complete", "")
+    return _set(status, [complete, failed, _verified(level, suspect), index], now)
+
+
+def _verified(level: str | None, suspect: str | None) -> Outcome | None:
     if suspect is not None:
-        outcomes.append(("Verified", "False", "Suspect", suspect))
-    elif level is not None:
-        outcomes.append(("Verified", "True", level, f"Proven to level {level}"))
-    if index is not None:
-        outcomes.append(index)
-    for type_, holds, reason, message in outcomes:
+        return "Verified", "False", "Suspect", suspect
+    return None if level is None else ("Verified", "True", level, f"Proven to level {level}")
+
+
+def _set(
+    status: EtcdSnapshotStatus, outcomes: Iterable[Outcome | None], now: datetime
+) -> tuple[Condition, ...]:
+    conditions = status.conditions
+    for type_, holds, reason, message in filter(None, outcomes):
         conditions = set_condition(
             conditions,
             type_,
@@ -312,34 +316,26 @@ def recorded(status: EtcdSnapshotStatus, entry: Entry) -> EtcdSnapshotStatus:
 
 def followed(status: EtcdSnapshotStatus, entry: Entry, *, now: datetime) -> EtcdSnapshotStatus:
     """What a look through the store adds to a record."""
+    proven = entry.verification or status.verification
+    verified = _verified(proven.level if proven else None, entry.suspect)
     return _with(
         status,
         type=entry.type,
         kept=entry.kept,
-        verification=entry.verification or status.verification,
-        conditions=_index_followed(status, entry, now),
+        verification=proven,
+        conditions=_set(status, [verified, _index_found(status, entry)], now),
     )
 
 
-def _index_followed(
-    status: EtcdSnapshotStatus, entry: Entry, now: datetime
-) -> tuple[Condition, ...]:
+def _index_found(status: EtcdSnapshotStatus, entry: Entry) -> Outcome | None:
     """Whether there is a sidecar, by what lies there; why not, a failed run has told better."""
     before = find_condition(status.conditions, "Indexed")
     known = None if before is None else before.status == "True"
     if entry.indexed is None or entry.indexed == known:
-        return status.conditions
-    there = entry.indexed
-    said = "Found in the store" if there else _INDEX_IT.format(url=entry.artifact.url)
-    return set_condition(
-        status.conditions,
-        "Indexed",
-        "True" if there else "False",
-        "Indexed" if there else "NotIndexed",
-        said,
-        now=now,
-        generation=status.observed_generation,
-    )
+        return None
+    if entry.indexed:
+        return "Indexed", "True", "Indexed", "Found in the store"
+    return "Indexed", "False", "NotIndexed", _INDEX_IT.format(url=entry.artifact.url)
 
 
 def artifact(manifest: Manifest, url: str) -> Artifact:
