@@ -3,15 +3,20 @@
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from etcd_steward.engine.maintenance.lock import KEY
-from etcd_steward.etcd.client import EtcdClient
-from tests.support.maintaining import Maintainer, fragment, maintenance
-from tests.support.runs import connection
+from tests.support.maintaining import (
+    Maintainer,
+    doing,
+    fragment,
+    maintenance,
+    outcomes,
+    says,
+    unlocked,
+)
 from tests.support.users import (
     HastySteward,
     Object,
@@ -34,7 +39,6 @@ TIMING = {
     "observing": {"status": 1.0},
 }
 RULE = {"minReclaim": "4Mi", "minFragmentationPercent": 10, "settle": "1s"}
-ASK = "etcdsteward.io/requestedAt"
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +76,6 @@ async def user(plane: ControlPlane, steward: Steward) -> AsyncIterator[Maintaine
         return len(children(steward.server.pid)) == 0 and await unlocked(plane.etcd)
 
     await wait_until(idle, "no process is left, nor a lock", timeout=60)
-
-
-async def unlocked(etcd: EtcdCluster) -> bool:
-    async with EtcdClient.connect(connection(etcd)) as client:
-        return await client.get(KEY) is None
-
-
-async def ask(user: Maintainer, name: str, value: str) -> None:
-    words = ("annotate", "--overwrite", "emaint", name, f"{ASK}={value}")
-    await user.plane.kubectl(*words, f"--namespace={NAMESPACE}")
-
-
-def outcomes(ended: Object) -> list[str]:
-    return [one["outcome"] for one in ended["members"]]
 
 
 async def test_a_scheduled_round_defragments_and_says_so_everywhere(user: Maintainer) -> None:
@@ -135,7 +125,7 @@ async def test_a_plan_on_request_touches_nothing(user: Maintainer) -> None:
     before = await user.sizes()
     await user.apply(maintenance("main", {"mode": "Plan", "defragmentation": RULE}))
     await user.once("main", lambda status: "etcd" in status)
-    await ask(user, "main", "one")
+    await user.ask("main", "one")
     planned = await user.once("main", lambda status: "plan" in status)
     plan = planned["status"]["plan"]
     assert plan["outcome"] == "Planned", plan
@@ -154,14 +144,12 @@ async def test_a_round_ends_between_members_when_it_is_suspended_or_deleted(
     await user.once("elder", lambda status: "etcd" in status)
     await asyncio.sleep(1.1)  # so that one is older
     await user.apply(maintenance("younger", slow))
-    told = await user.once(
-        "younger", lambda status: user.ready(status).get("reason") == "AnotherMaintains"
-    )
+    told = await user.once("younger", says("Ready", "AnotherMaintains"))
     assert f"{NAMESPACE}/elder is for the same etcd" in user.ready(told["status"])["message"]
 
-    await ask(user, "elder", "one")
-    await ask(user, "younger", "one")
-    await user.once("elder", settling)
+    await user.ask("elder", "one")
+    await user.ask("younger", "one")
+    await user.once("elder", doing("Settling"))
     await user.apply(maintenance("elder", {**slow, "suspend": True}))
     stopped = await user.once("elder", lambda status: "lastRound" in status)
     ended = stopped["status"]["lastRound"]
@@ -171,17 +159,13 @@ async def test_a_round_ends_between_members_when_it_is_suspended_or_deleted(
     assert stopped["status"]["phase"] == "Suspended"
     assert user.ready(stopped["status"])["status"] == "True"
     assert await unlocked(user.plane.etcd)
-    await ask(user, "elder", "two")
+    await user.ask("elder", "two")
 
     await user.plane.kubectl("delete", "emaint", "elder", f"--namespace={NAMESPACE}", timeout=20)
-    await user.once("younger", settling)
+    await user.once("younger", doing("Settling"))
     young = await user.get("emaint", "younger")
     assert user.ready(young["status"])["status"] == "True"
     await user.plane.kubectl("delete", "emaint", "younger", f"--namespace={NAMESPACE}", timeout=20)
-
-
-def settling(status: Object) -> bool:
-    return bool(status.get("progress", {}).get("step") == "Settling")
 
 
 async def test_a_round_goes_on_after_its_operator_was_killed(
@@ -190,8 +174,8 @@ async def test_a_round_goes_on_after_its_operator_was_killed(
     spec = {"defragmentation": {**RULE, "settle": "4s"}}
     await user.apply(maintenance("main", spec))
     await user.once("main", lambda status: "etcd" in status)
-    await ask(user, "main", "one")
-    await user.once("main", settling)
+    await user.ask("main", "one")
+    await user.once("main", doing("Settling"))
     await steward.server.kill()
     left = (await user.get("emaint", "main"))["status"]
     assert left["phase"] == "Running"
@@ -210,8 +194,8 @@ async def test_an_operator_that_stops_in_order_leaves_the_rest_to_the_next_one(
     spec = {"defragmentation": {**RULE, "settle": "4s"}}
     await user.apply(maintenance("main", spec))
     await user.once("main", lambda status: "etcd" in status)
-    await ask(user, "main", "one")
-    await user.once("main", settling)
+    await user.ask("main", "one")
+    await user.once("main", doing("Settling"))
     await steward.server.stop()
     left = (await user.get("emaint", "main"))["status"]
     assert (left["phase"], left["task"], left["attempt"]) == ("Pending", "round", 1)
@@ -242,16 +226,16 @@ async def test_a_round_and_backups_wait_for_each_other(
         )
         await user.once("main", lambda status: "etcd" in status)
         run = (await user.run_of("slow"))["metadata"]["name"]
-        await user.shown("esnap", run, streaming)
-        await ask(user, "main", "one")
-        await user.once("main", waits_for_the_snapshot)
+        await user.shown("esnap", run, doing("Streaming"))
+        await user.ask("main", "one")
+        await user.once("main", doing("WaitingForSnapshot"))
         taken = await user.ended(run)
         assert condition(taken, "Complete")["status"] == "True"
         done = await user.once("main", lambda status: "lastRound" in status)
     assert done["status"]["lastRound"]["outcome"] == "Done", done["status"]["lastRound"]
 
     await user.apply(maintenance("main", {"defragmentation": {**RULE, "always": True}}))
-    await ask(user, "main", "two")
+    await user.ask("main", "two")
     await user.once("main", lambda status: status.get("phase") == "Running")
     await user.apply(backup("fast", store))
     taken = await user.ended((await user.run_of("fast"))["metadata"]["name"])
@@ -262,14 +246,6 @@ async def test_a_round_and_backups_wait_for_each_other(
 
     second = await user.once("main", again)
     assert second["status"]["lastRound"]["outcome"] == "Done", second["status"]["lastRound"]
-
-
-def streaming(status: Object) -> bool:
-    return bool(status.get("progress", {}).get("step") == "Streaming")
-
-
-def waits_for_the_snapshot(status: Object) -> bool:
-    return bool(status.get("progress", {}).get("step") == "WaitingForSnapshot")
 
 
 async def test_what_may_not_be_is_refused_in_words(user: Maintainer) -> None:
@@ -291,7 +267,7 @@ async def test_what_may_not_be_is_refused_in_words(user: Maintainer) -> None:
         (user, "absent", "NotFound", "there is no Secret"),
         (user, "nobody", "EtcdUnreachable", ""),
     ):
-        told = await somebody.once(which, with_reason(reason))
+        told = await somebody.once(which, says("Ready", reason))
         assert said in somebody.ready(told["status"])["message"]
     for spec, said in (
         ({"schedule": "@weekly"}, "set defragmentation too"),
@@ -307,7 +283,3 @@ async def test_what_may_not_be_is_refused_in_words(user: Maintainer) -> None:
     sample = ROOT / "deploy/samples/maintenance.yaml"
     await user.plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", sample)
     await user.plane.kubectl("delete", "namespace", name, "--wait=false")
-
-
-def with_reason(reason: str) -> Callable[[Object], bool]:
-    return lambda status: bool(Maintainer.ready(status).get("reason") == reason)

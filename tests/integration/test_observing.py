@@ -16,6 +16,7 @@ from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.handlers.observer import Observer
 from etcd_steward.metrics import Board
 from etcd_steward.models.observation import (
+    LeaseSample,
     Observation,
     ObservationPace,
     ObservedMember,
@@ -119,6 +120,36 @@ async def grant(etcd: EtcdCluster, count: int, keys: int) -> None:
     async with EtcdClient.connect(connection_to(etcd)) as client, asyncio.TaskGroup() as group:
         for _ in range(64):
             group.create_task(worker(client))
+
+
+async def test_keys_of_sampled_leases_are_counted(tmp_path: Path) -> None:
+    """All of twenty leases are looked at; of more, as many as that."""
+    async with (
+        EtcdCluster(tmp_path) as lone,
+        EtcdClient.connect(connection_to(lone)) as client,
+        looking(WatchedCluster(name=NAME, etcd=connection_to(lone))) as eye,
+    ):
+        seen = await eye.until(lambda seen: seen.leases == 0, "a first look")
+        assert seen.lease_sample == LeaseSample(leases=0, keys=0, most=0)
+        leases = [await client.grant_lease(3600) for _ in range(20)]
+        for number, lease in enumerate(leases):
+            for key in range(number % 4):
+                await client.put(f"/held/{number}/{key}".encode(), b"", lease=lease)
+        thirty = LeaseSample(leases=20, keys=5 * (0 + 1 + 2 + 3), most=3)
+        await eye.until(lambda seen: seen.lease_sample == thirty, "twenty leases with thirty keys")
+        for figure, value in (("leases", 20), ("lease_keys", 30), ("lease_keys_max", 3)):
+            assert f'etcd_sampled_{figure}{{etcd_cluster="{NAME}"}} {value}.0' in eye.metrics
+        await client.delete(b"/held/3/0")
+        await eye.until(
+            lambda seen: seen.lease_sample == LeaseSample(leases=20, keys=29, most=3), "one less"
+        )
+        for _ in range(20):
+            lease = await client.grant_lease(3600)
+            for key in range(2):
+                await client.put(f"/more/{lease}/{key}".encode(), b"", lease=lease)
+        seen = await eye.until(lambda seen: seen.leases == 40, "forty leases")
+        assert seen.lease_sample is not None
+        assert seen.lease_sample.leases == 20
 
 
 async def test_figures_are_those_of_etcd(etcd: EtcdCluster, eye: Eye) -> None:

@@ -1,18 +1,23 @@
 """EtcdMaintenances beside a running operator, and etcds that are worth maintaining."""
 
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
+from etcd_steward.engine.maintenance.lock import KEY
 from etcd_steward.etcd.client import EtcdClient
 from etcd_steward.etcd.member import MemberStatus
 from tests.support.runs import connection
 from tests.support.users import API_VERSION, Object, User, condition
 from tests.testbed import EtcdCluster, TestbedError, wait_until
 from tests.testbed.bulk import load
+from tests.testbed.process import check_output
 from tests.testbed.steward import NAMESPACE
 
 GARBAGE = 12_000
 """Keys of 1 kB: 17 MB of database."""
+DEFRAGMENTATIONS = "etcd_disk_backend_defrag_duration_seconds_count"
 
 
 def maintenance(name: str, spec: Object, namespace: str = NAMESPACE) -> Object:
@@ -23,6 +28,21 @@ def maintenance(name: str, spec: Object, namespace: str = NAMESPACE) -> Object:
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
+
+
+def doing(step: str) -> Callable[[Object], bool]:
+    """Whether a status says that this is being done."""
+    return lambda status: bool(status.get("progress", {}).get("step") == step)
+
+
+def says(type_: str, reason: str) -> Callable[[Object], bool]:
+    """Whether a condition in a status has this reason."""
+    return lambda status: bool(condition({"status": status}, type_).get("reason") == reason)
+
+
+def outcomes(ended: Object) -> list[str]:
+    """What became of each member in a round."""
+    return [one["outcome"] for one in ended["members"]]
 
 
 class Maintainer(User):
@@ -46,6 +66,11 @@ class Maintainer(User):
     async def once(self, name: str, holds: Any, timeout: float = 90) -> Object:  # noqa: ANN401
         """An EtcdMaintenance, once something holds of its status."""
         return await self.shown("emaint", name, holds, timeout)
+
+    async def ask(self, name: str, value: str) -> None:
+        """Ask for a round."""
+        words = ("annotate", "--overwrite", "emaint", name, f"etcdsteward.io/requestedAt={value}")
+        await self.plane.kubectl(*words, f"--namespace={self.namespace}")
 
     @staticmethod
     def ready(status: Object) -> Object:
@@ -86,6 +111,23 @@ async def members(etcd: EtcdCluster) -> list[MemberStatus]:
         return sorted(
             (one for one in found if isinstance(one, MemberStatus)), key=lambda one: one.name
         )
+
+
+async def unlocked(etcd: EtcdCluster) -> bool:
+    """Whether nobody holds an etcd's maintenance lock."""
+    async with EtcdClient.connect(connection(etcd)) as client:
+        return await client.get(KEY) is None
+
+
+async def defragmentations(etcd: EtcdCluster) -> list[int]:
+    """How many each member has made since it was started, as it says itself."""
+    counts = []
+    for member in etcd.members:
+        page = await check_output("curl", "-s", member.metrics_url + "/metrics")
+        found = re.search(rf"^{DEFRAGMENTATIONS} (\d+)$", page, re.MULTILINE)
+        assert found is not None
+        counts.append(int(found[1]))
+    return counts
 
 
 async def fragment(etcd: EtcdCluster) -> None:

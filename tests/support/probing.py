@@ -1,6 +1,7 @@
 """Asking a cluster all the time, as its clients do, and noting what they would notice."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,6 +20,13 @@ AGAIN = 0.2
 """Seconds until what fell into an election is asked once more."""
 PATIENCE = 30.0
 """Seconds for an answer: what takes longer has failed."""
+ELECTION = 1.0
+"""Seconds of etcd's own election time-out."""
+DROPPED = 5.0 + 2 * ELECTION
+"""Seconds until etcd answers a write that it has dropped in silence (server/config/config.go:
+`ReqTimeout`)."""
+PASSING = ("leader changed", "no leader", "raft proposal dropped", "request timed out")
+"""What etcd says of requests that fell into a change of leader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,11 @@ class Probe:
     again: float
     """Seconds of the second attempt."""
 
+    @property
+    def passing(self) -> bool:
+        """Whether its first attempt was told what once more is the cure for."""
+        return any(text in self.first for text in PASSING)
+
     def during(self, begin: float, end: float) -> bool:
         """Whether it was under way between these moments."""
         return self.at < end and self.at + self.seconds > begin
@@ -48,6 +61,8 @@ class Prober:
     """Reads and writes in turn, through every member, every 10 ms, whether answered or not."""
 
     probes: list[Probe] = field(default_factory=list)
+    over: bool = False
+    """No more are made; those under way are waited for."""
 
     async def one(self, client: EtcdClient, member: str, number: int) -> None:
         """Make one probe; what fails for a passing reason is asked once more."""
@@ -72,9 +87,11 @@ class Prober:
         return ""
 
     async def through(self, client: EtcdClient, member: str) -> None:
-        """Probe through one member, until cancelled."""
+        """Probe through one member until it is over, and hear of what etcd has dropped by then."""
         async with asyncio.TaskGroup() as group:
-            for number in range(1 << 30):
+            for number in itertools.count():
+                if self.over:
+                    break
                 group.create_task(self.one(client, member, number))
                 await asyncio.sleep(EVERY)
 
@@ -91,15 +108,10 @@ async def probing(etcd: EtcdCluster) -> AsyncIterator[Prober]:
             for member in etcd.members
         ]
         async with asyncio.TaskGroup() as group:
-            tasks = [
+            for client, member in zip(clients, etcd.members, strict=True):
                 group.create_task(prober.through(client, member.name))
-                for client, member in zip(clients, etcd.members, strict=True)
-            ]
-            try:
-                yield prober
-            finally:
-                for task in tasks:
-                    task.cancel()
+            yield prober
+            prober.over = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,15 +45,11 @@ async def leading(replicas: Iterable[HastySteward]) -> list[HastySteward]:
     return [one for one, does in zip(replicas, said, strict=True) if does]
 
 
-@dataclass
-class Cast:
-    """Some replicas, and a store that can be held."""
+@dataclass(kw_only=True)
+class Replicas:
+    """Some of them, on one API server."""
 
     user: User
-    loaded: EtcdCluster
-    s3: SeaweedFS
-    bucket: str
-    store: FaultProxy
     directory: Path
     stack: contextlib.AsyncExitStack
     replicas: list[HastySteward] = field(default_factory=list)
@@ -83,6 +79,26 @@ class Cast:
         await wait_until(one, "one replica leads", timeout=60)
         return found[0]
 
+    async def lease(self) -> Object:
+        """The Lease's spec."""
+        words = ("get", "lease", "etcd-steward", f"--namespace={NAMESPACE}", "-o", "json")
+        spec: Object = json.loads(await self.user.plane.kubectl(*words))["spec"]
+        return spec
+
+    async def said(self, name: str, reason: str) -> int:
+        """How often something was said of an object."""
+        return sum(event[1] == reason for event in await self.user.events(name))
+
+
+@dataclass(kw_only=True)
+class Cast(Replicas):
+    """Replicas that back up, and a store that can be held."""
+
+    loaded: EtcdCluster
+    s3: SeaweedFS
+    bucket: str
+    store: FaultProxy
+
     async def declare(self, name: str, **spec: object) -> str:
         """Declare a backup of the loaded etcd; returns its run, once it has begun."""
         store = s3_store(self.s3, self.bucket, endpoint=self.store.address())
@@ -105,12 +121,6 @@ class Cast:
         await self.store.forwarded(Direction.TO_SERVER, self.store.to_server.total + UPLOADED)
         self.store.to_server.stall()
 
-    async def lease(self) -> Object:
-        """The Lease's spec."""
-        words = ("get", "lease", "etcd-steward", f"--namespace={NAMESPACE}", "-o", "json")
-        spec: Object = json.loads(await self.user.plane.kubectl(*words))["spec"]
-        return spec
-
     async def once(self, *names: str) -> None:
         """Each of these runs, and nothing else, lies complete in the bucket, once."""
         runs = [await self.user.ended(name) for name in names]
@@ -130,10 +140,6 @@ class Cast:
             one["metadata"]["name"] for one in await self.user.all("esnap")
         )
 
-    async def said(self, name: str, reason: str) -> int:
-        """How often something was said of a run."""
-        return sum(event[1] == reason for event in await self.user.events(name))
-
 
 async def a_cast(
     plane: ControlPlane,
@@ -149,7 +155,15 @@ async def a_cast(
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(FaultProxy(port_of(s3.endpoint_url)))
         store.to_server.bytes_per_second = SLOW  # or a run may have ended before it is held
-        yield Cast(user, loaded, s3, bucket, store, directory, stack)
+        yield Cast(
+            user=user,
+            loaded=loaded,
+            s3=s3,
+            bucket=bucket,
+            store=store,
+            directory=directory,
+            stack=stack,
+        )
         store.to_server.resume()
         await plane.kubectl("delete", "ebk,esnap", "--all", f"--namespace={NAMESPACE}", timeout=90)
 

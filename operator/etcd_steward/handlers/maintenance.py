@@ -23,7 +23,7 @@ from etcd_steward.handlers.child import Lost, Outcome, Stopped, run_child
 from etcd_steward.handlers.context import Context
 from etcd_steward.handlers.maintained import Maintained
 from etcd_steward.handlers.maintenance_agenda import Due
-from etcd_steward.handlers.maintenance_request import maintenance_request
+from etcd_steward.handlers.maintenance_request import holder_of, maintenance_request
 from etcd_steward.handlers.reference import Kind
 from etcd_steward.handlers.reporter import Reporter
 from etcd_steward.handlers.takeover import Takeover
@@ -228,8 +228,10 @@ class ActiveTask:
         if report.outcome == "Stopped" and self.stop.is_set() and not self.why:
             self._stopped()
             return
-        if report.outcome == "Refused" and report.mode == "Apply" and self._may_try_again():
-            self._back_off(step.summary(report))
+        ours = report.held_by == holder_of(self.order)  # another operator's, whose process lives on
+        again = self._may_try_again() or (ours and not self.stop.is_set())
+        if report.outcome == "Refused" and report.mode == "Apply" and again:
+            self._back_off(step.summary(report), counts=not ours)
             return
         status = step.round_ended(self.writer.status, report, why_stopped=self.why)
         self.writer.status = status
@@ -285,14 +287,14 @@ class ActiveTask:
     def _may_try_again(self) -> bool:
         return (self.writer.status.attempt or 1) < ATTEMPTS and not self.stop.is_set()
 
-    def _back_off(self, message: str) -> None:
+    def _back_off(self, message: str, *, counts: bool = True) -> None:
         attempt = self.writer.status.attempt or 1
-        delay = self.context.timing.back_off(attempt)
+        delay = self.context.timing.back_off(attempt if counts else ATTEMPTS)
         self.not_before = self.context.clock() + timedelta(seconds=delay)
         said = (
             f"attempt {attempt} of {ATTEMPTS}, the next one comes in {duration(delay)}: {message}"
         )
-        self.writer.status = step.waiting(self.writer.status, said, attempt=attempt + 1)
+        self.writer.status = step.waiting(self.writer.status, said, attempt=attempt + counts)
         self.tell("Warning", "RoundWaits", said)
 
     def _again_or(self, failure: Failure) -> None:

@@ -84,6 +84,11 @@ async def watched_cluster(context: Context, order: Maintained) -> WatchedCluster
     )
 
 
+def holder_of(order: Maintained) -> str:
+    """Who holds the lock while a task of this EtcdMaintenance is under way, for people."""
+    return f"EtcdMaintenance {order.key}"
+
+
 async def maintenance_request(
     context: Context, order: Maintained, due: Due, etcd: EtcdConnection
 ) -> tuple[MaintenanceRequest, str]:
@@ -99,7 +104,7 @@ async def maintenance_request(
         etcd=etcd,
         options=options_of(spec),
         mode=due.mode,
-        holder=f"EtcdMaintenance {order.key}",
+        holder=holder_of(order),
         run=secrets.token_hex(4),
         ends_at=due.ends_at,
         speed=None if speed is None else float(speed),

@@ -133,6 +133,8 @@ class RoundReport(Model):
     """Why it did not do all, for people."""
     objections: tuple[str, ...] = ()
     """All that the gate says against it."""
+    held_by: str = ""
+    """Who holds the lock, if that is why it was refused."""
     started_at: datetime
     finished_at: datetime
     cluster_id: Hex64 = Field(default="0", alias="clusterID")

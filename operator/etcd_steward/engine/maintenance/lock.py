@@ -60,6 +60,18 @@ class LockRecord(Model):
     """No defragmentation of this member takes longer than that, by the holder's clock."""
 
 
+class Held(Refused):
+    """Somebody who lives holds the lock."""
+
+    def __init__(self, record: LockRecord) -> None:
+        where = f", at member {record.member} now" if record.member else ""
+        since = f"{record.since:%Y-%m-%d %H:%M:%S} UTC"
+        super().__init__(
+            f"{record.holder} maintains this etcd since {since}{where}", hint="wait for its end"
+        )
+        self.holder = record.holder
+
+
 class Fence(Protocol):
     """Whatever makes sure that nobody else maintains this etcd at the same time."""
 
@@ -230,7 +242,7 @@ async def _broken(client: EtcdClient, there: stubs.KeyValue) -> int:
                 return 0
             record = parsed(now.value)
             if now.mod_revision != first:
-                raise _busy(record)
+                raise Held(record)
             if silent > SILENT:
                 if await _idle(client, record):
                     return first
@@ -283,17 +295,9 @@ def _unchanged(revision: int) -> stubs.Compare:
 
 def _taken(there: stubs.KeyValue | None, *, held: bool) -> Refused:
     if not held and there is not None:
-        return _busy(parsed(there.value))
+        return Held(parsed(there.value))
     by = "it is gone" if there is None else f"{parsed(there.value).holder} holds it now"
     return Refused(
         f"the maintenance lock was taken from us: {by}",
         hint="we were silent for too long; see who else maintains this etcd",
-    )
-
-
-def _busy(record: LockRecord) -> Refused:
-    where = f", at member {record.member} now" if record.member else ""
-    return Refused(
-        f"{record.holder} maintains this etcd since {record.since:%Y-%m-%d %H:%M:%S} UTC{where}",
-        hint="wait for its end",
     )

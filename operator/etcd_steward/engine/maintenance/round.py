@@ -21,7 +21,7 @@ from etcd_steward.engine.maintenance import estimate
 from etcd_steward.engine.maintenance.defragment import Ended, defragment
 from etcd_steward.engine.maintenance.facts import Facts, gather
 from etcd_steward.engine.maintenance.leader import move_leader, successor
-from etcd_steward.engine.maintenance.lock import Fence, maintenance_lock
+from etcd_steward.engine.maintenance.lock import Fence, Held, maintenance_lock
 from etcd_steward.engine.maintenance.plan import Terms, Turn, against, plan, turn_of
 from etcd_steward.engine.report import Tracker
 from etcd_steward.errors import Refused, StewardError, TransientError
@@ -108,6 +108,9 @@ async def hold_round(
     try:
         async with maintenance_lock(client, holder=request.holder, run=request.run) as lock:
             return await defragment_each(client, terms, lock, tracker, tell, stop)
+    except Held as error:
+        draft = draft.model_copy(update={"held_by": error.holder})
+        return _untouched(draft, "Refused", str(error))
     except Refused as error:
         return _untouched(draft, "Refused", str(error))
 
