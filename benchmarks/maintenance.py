@@ -65,7 +65,6 @@ async def held(etcd: EtcdCluster, client: EtcdClient) -> tuple[RoundReport, Seen
         writing = [group.create_task(write(client, number)) for number in range(WRITERS)]
         await asyncio.sleep(3)
         report = await Held(etcd, request, deed=seen.note).hold()
-        await asyncio.sleep(8)  # what etcd dropped it answers after seven seconds
         for task in writing:
             task.cancel()
     return report, seen, prober.probes
@@ -81,7 +80,6 @@ async def moved(etcd: EtcdCluster, client: EtcdClient, moves: int) -> list[Probe
             target = ids[(ids.index(leader.member_id) + 1) % len(ids)]
             await client.member(leader).move_leader(target)
             await asyncio.sleep(1)
-        await asyncio.sleep(8)
     return prober.probes
 
 
