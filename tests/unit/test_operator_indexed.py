@@ -1,4 +1,4 @@
-"""The condition `Indexed` of a run: what its process said of the sidecar, and what a look finds."""
+"""What a look changes of a run's conditions: `Indexed` and `Verified`, and nothing without need."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,9 +6,10 @@ import pytest
 
 from etcd_steward.handlers import status as transition
 from etcd_steward.handlers.catalogue import entry_of
+from etcd_steward.handlers.resources import run_of
 from etcd_steward.handlers.status import find_condition
 from etcd_steward.models.kinds import Condition, EtcdSnapshotStatus
-from etcd_steward.models.manifest import Footer, Index, StoredFile
+from etcd_steward.models.manifest import Footer, Index, Manifest, StoredFile
 from etcd_steward.models.run import CatalogueEntry, Failure, Result
 from tests.support.backups import TICK, made
 
@@ -42,9 +43,15 @@ def ended(**outcome: object) -> EtcdSnapshotStatus:
     return transition.completed(EtcdSnapshotStatus(), result, now=NOW)
 
 
-def looked(status: EtcdSnapshotStatus, *, there: bool | None, at: datetime) -> EtcdSnapshotStatus:
+def looked(
+    status: EtcdSnapshotStatus,
+    *,
+    there: bool | None,
+    at: datetime,
+    manifest: Manifest = MANIFEST,
+) -> EtcdSnapshotStatus:
     found = CatalogueEntry(
-        manifest=MANIFEST,
+        manifest=manifest,
         url=URL,
         level="Structure",
         verified_at=TICK,
@@ -100,3 +107,39 @@ def test_a_look_corrects_what_is_known() -> None:
 
 def test_an_export_needs_no_sidecar() -> None:
     assert indexed(looked(ended(), there=None, at=NOW)) is None
+
+
+def kept_in_memory(status: EtcdSnapshotStatus) -> EtcdSnapshotStatus:
+    """What the operator has of a run when it looks: some of the status is not kept."""
+    metadata = {
+        "name": "nightly-29735520",
+        "namespace": "team",
+        "uid": "u",
+        "resourceVersion": "7",
+        "creationTimestamp": "2026-11-22T00:00:00Z",
+    }
+    spec = {"backupName": "nightly"}
+    body = {"metadata": metadata, "spec": spec, "status": transition.dumped(status)}
+    return run_of(body).status
+
+
+def test_a_look_through_what_is_kept_in_memory_changes_no_condition() -> None:
+    asked = EtcdSnapshotStatus(observed_generation=1)
+    result = Result(url=URL, manifest=MANIFEST, index=INDEX)
+    status = transition.completed(asked, result, now=NOW)
+    later = looked(kept_in_memory(status), there=True, at=NOW + timedelta(hours=1))
+    assert [one.observed_generation for one in later.conditions] == [1, 1, 1, 1]
+    assert later.conditions == status.conditions
+
+
+def test_a_backup_that_is_marked_later_is_no_longer_verified() -> None:
+    asked = EtcdSnapshotStatus(observed_generation=1)
+    status = transition.completed(asked, Result(url=URL, manifest=MANIFEST), now=NOW)
+    marked = MANIFEST.model_copy(update={"suspect": "etcd raised CORRUPT"})
+    before = kept_in_memory(status)
+    condition = find_condition(
+        looked(before, there=None, at=NOW, manifest=marked).conditions, "Verified"
+    )
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("False", "Suspect")
+    assert (condition.message, condition.observed_generation) == ("etcd raised CORRUPT", 1)

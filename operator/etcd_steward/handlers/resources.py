@@ -253,7 +253,7 @@ def order_of(body: Body) -> Order:
 
 
 _NOT_KEPT: Final = dict.fromkeys(
-    ("backup_spec", "progress", "heartbeat_time", "message", "duration", "observed_generation")
+    ("backup_spec", "progress", "heartbeat_time", "message", "duration")
 )
 
 
