@@ -34,10 +34,10 @@ KEYS = (
 )
 
 
-@pytest.fixture(scope="module")
-async def etcd_with_keys(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EtcdCluster]:
-    """An etcd of our own: completion shows all that it has."""
-    async with EtcdCluster(tmp_path_factory.mktemp("completed")) as cluster:
+@pytest.fixture
+async def etcd_with_keys(tmp_path: Path) -> AsyncIterator[EtcdCluster]:
+    """An etcd of our own for each test: completion shows all that it has."""
+    async with EtcdCluster(tmp_path / "etcd") as cluster:
         async with EtcdClient.connect(connection_to(cluster)) as client:
             for key in KEYS:
                 await client.put(key.encode(), f"value of {key}".encode())
@@ -80,13 +80,15 @@ async def test_bash_completes_keys_level_by_level(etcd_with_keys: EtcdCluster) -
         await shell.type("\n", "value of /odd/ü")
 
 
-async def test_bash_runs_no_key(etcd_with_keys: EtcdCluster, tmp_path: Path) -> None:
+async def test_bash_runs_no_key(
+    etcd_with_keys: EtcdCluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Wherever a quote is open, a key is inserted as text; what it names is what is asked for."""
-    env = environment(etcd_with_keys)
+    env, empty = environment(etcd_with_keys), tmp_path_factory.mktemp("empty")
     async with terminal(["bash", "--norc", "--noprofile", "-i"], env) as shell:
         for setting in ("bell-style none", "enable-bracketed-paste off"):
             await shell.type(f"bind 'set {setting}'\n", "$ ")
-        await shell.type(f"cd {tmp_path}; echo en''tered\n", "entered")
+        await shell.type(f"cd {empty}; echo en''tered\n", "entered")
         await shell.type("source <(etcd-steward completion bash); echo so''urced\n", "sourced")
         for key, typed in zip(
             (*QUOTED, *OTHERS),
@@ -98,7 +100,7 @@ async def test_bash_runs_no_key(etcd_with_keys: EtcdCluster, tmp_path: Path) -> 
             strict=True,
         ):
             await shell.type(f"etcd-steward get {typed}\t\n", f"value of {key}")
-    assert not os.listdir(tmp_path)  # noqa: PTH208  # of one directory, at once
+    assert not os.listdir(empty)  # noqa: PTH208  # of one directory, at once
 
 
 async def test_nothing_is_offered_where_no_etcd_is(etcd_with_keys: EtcdCluster) -> None:
