@@ -5,11 +5,12 @@ PYTHON ?=
 PY := .venv/bin/python
 # Tests share the cores with the servers that they start: two workers are enough for any machine.
 WORKERS ?= 2
+PACKAGES := zsh fish etcd-server
 # Hundreds of processes import this package: compile it once, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test lint format types layers unit demo sandbox bench generate lock image node-test soak clean
+.PHONY: help setup servers packages test lint format types layers unit demo sandbox bench generate lock image node-test soak clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -19,6 +20,10 @@ setup:  ## make .venv with everything at locked versions
 
 servers: setup  ## build etcd, Kubernetes and Prometheus for the test bed, once (about 8 minutes)
 	@$(PY) -m tests.testbed build
+
+packages:  ## what some tests need of Debian: zsh, fish, etcd 3.4 (as root; without, they are listed)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES)
 
 test: lint servers  ## set up everything and run every test
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal
