@@ -5,7 +5,7 @@ PYTHON ?=
 PY := .venv/bin/python
 # Tests share the cores with the servers that they start: two workers are enough for any machine.
 WORKERS ?= 2
-PACKAGES := zsh fish etcd-server
+PACKAGES := zsh fish chromium etcd-server
 # Hundreds of processes import this package: compile it once, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -21,7 +21,7 @@ setup:  ## make .venv with everything at locked versions
 servers: setup  ## build etcd, Kubernetes and Prometheus for the test bed, once (about 8 minutes)
 	@$(PY) -m tests.testbed build
 
-packages:  ## what some tests need of Debian: zsh, fish, etcd 3.4 (as root; without, they are listed)
+packages:  ## what some tests need of Debian: shells, a browser, etcd 3.4 (as root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES)
 

@@ -3,7 +3,8 @@
     python -m benchmarks.export [--keys 1000000] [--runs 3]
 
 A fresh etcd is filled with keys of 1 kB over 100 namespaces, and a fresh SeaweedFS is started. Each
-round runs the commands one after the other, in turning order, on the same data:
+round runs the commands one after the other, in turning order, on the same data, each when the
+machine has come to rest:
 
 - ours: `etcd-steward registry export` into S3, up to the written manifest, all proof included
 - theirs: `etcdctl get /registry --prefix -w json`, its output thrown away
@@ -19,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.snapshot import BUCKET, VALUE
-from benchmarks.timing import Command, Figures, environment, timed
+from benchmarks.timing import Command, Figures, environment, settled, timed
 from tests.testbed import EtcdCluster, SeaweedFS, binary
 from tests.testbed.bulk import load
 
@@ -60,6 +61,7 @@ async def measure(keys: int, runs: int) -> dict[str, Figures]:
             for turn in range(runs + 1):
                 for name in figures if turn % 2 else reversed(figures):
                     into = figures[name] if turn else Figures()  # the first round warms the caches
+                    await asyncio.to_thread(settled)
                     await asyncio.to_thread(
                         timed, commands[name], environment(s3), into, quiet=True
                     )

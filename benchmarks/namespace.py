@@ -3,7 +3,8 @@
     python -m benchmarks.namespace [--keys 1000000,4000000] [--runs 3]
 
 For each size a fresh etcd gets so many keys of 1 kB, 10,000 in each namespace, over 60 resource
-types, and a fresh SeaweedFS gets its snapshot by both ways. Each round runs, in turning order:
+types, and a fresh SeaweedFS gets its snapshot by both ways. Each round runs, in turning order and
+each when the machine has come to rest:
 
 - ours: a process that finds the newest verified backup, and reads every key of one namespace with
   its value out of the sidecar in S3; the reading itself (from the index to the last value) is timed
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.snapshot import BUCKET, aws
-from benchmarks.timing import Command, Figures, environment, timed
+from benchmarks.timing import Command, Figures, environment, settled, timed
 from tests.support.cli import s3_flags
 from tests.testbed import EtcdCluster, SeaweedFS, binary
 from tests.testbed.bulk import RESOURCES, load
@@ -175,6 +176,7 @@ async def measure(keys: int, runs: int) -> Ways:
             for turn in range(runs + 1):
                 into = found if turn else Ways()
                 for way in (bench.ours, bench.theirs)[:: 1 if turn % 2 else -1]:
+                    await asyncio.to_thread(settled)
                     await asyncio.to_thread(way, into)
     return found
 

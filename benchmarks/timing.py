@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ from tests.testbed import SeaweedFS
 from tests.testbed.process import clean_environment
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
+PATIENCE = 300.0  # seconds
+QUIET = 0.05
+"""A machine is at rest if its processors work less than this part of the time,"""
+RESTING = 3
+"""in each of so many seconds."""
 
 Command: TypeAlias = Sequence[str | Path]
 
@@ -58,6 +64,32 @@ def environment(s3: SeaweedFS | None = None) -> dict[str, str]:
         return clean_environment(own)
     aws = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": s3.region}
     return clean_environment(own | aws | s3.environment())
+
+
+def settled() -> None:
+    """Wait until the machine is at rest: what one command leaves to do is not the next one's.
+
+    A server that has answered with a gigabyte collects its garbage for seconds, and gives memory
+    back; the kernel writes files.
+    """
+    os.sync()
+    waited, rests = time.monotonic() + PATIENCE, 0
+    while rests < RESTING:
+        before = _ticks()
+        time.sleep(1)
+        busy, whole = (now - then for now, then in zip(_ticks(), before, strict=True))
+        rests = rests + 1 if busy < QUIET * whole else 0
+        if time.monotonic() > waited:
+            raise SystemExit("the machine does not come to rest: something else runs on it")
+
+
+def _ticks() -> tuple[int, int]:
+    """The time that all processors have worked, and all of it."""
+    first = Path("/proc/stat").read_text().partition("\n")[0]
+    each = [
+        int(one) for one in first.split()[1:9]
+    ]  # user nice system idle iowait irq softirq steal
+    return sum(each) - each[3] - each[4], sum(each)
 
 
 @contextmanager

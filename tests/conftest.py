@@ -22,6 +22,8 @@ HERMETIC = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+PROGRAMS = {"fish": "completion", "zsh": "completion", "chromium": "pages in a browser"}
+"""What `make packages` brings, and what can't be tested without it."""
 FORGOTTEN = {name: os.environ[name] for name in foreign_variables()}
 
 
@@ -31,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("etcd-steward")
     config.addinivalue_line("markers", "etcd34: needs etcd 3.4; left out where there is none")
     config.addinivalue_line("markers", "node: needs a Kubernetes node; left out where none can be")
-    config.addinivalue_line("markers", "shell(name): needs this shell; left out where it is not")
+    config.addinivalue_line("markers", "program(name): needs Debian's; left out where it is not")
     for name in FORGOTTEN:
         del os.environ[name]
     os.environ.update(HERMETIC)
@@ -51,21 +53,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if optional and absent():
             config.hook.pytest_deselected(items=optional)
             items[:] = [item for item in items if item not in optional]
-    for_shells = [item for item in items if item.get_closest_marker("shell")]
-    lacking = [one for one in for_shells if _shell_of(one) in _absent_shells()]
+    lacking = [item for item in items if _program_of(item) in _absent_programs()]
     if lacking:
         config.hook.pytest_deselected(items=lacking)
         items[:] = [item for item in items if item not in lacking]
 
 
-def _shell_of(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("shell")
-    assert marker is not None
-    return str(marker.args[0])
+def _program_of(item: pytest.Item) -> str | None:
+    marker = item.get_closest_marker("program")
+    return None if marker is None else str(marker.args[0])
 
 
-def _absent_shells() -> list[str]:
-    return [name for name in ("fish", "zsh") if shutil.which(name) is None]
+def _absent_programs() -> list[str]:
+    return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
 def _no_etcd34() -> list[str]:
@@ -89,8 +89,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end what this machine could not test."""
-    shells = [f"completion: no {name} on PATH" for name in _absent_shells()]
-    if absent := [*_no_etcd34(), *absent_for_a_node(), *shells]:
+    without = [f"{PROGRAMS[name]}: no {name} on PATH" for name in _absent_programs()]
+    if absent := [*_no_etcd34(), *absent_for_a_node(), *without]:
         terminalreporter.section("NOT RUN", yellow=True)
         for sentence in absent:
             terminalreporter.line(sentence)

@@ -2,15 +2,24 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+
 from tests.support.cli import files, started, steward
 from tests.support.looked import SECRET, Looked
 from tests.testbed import ControlPlane, EtcdCluster
+from tests.testbed.browser import Browser
 
+OUTSIDE = """[...document.querySelectorAll("svg text")].filter((text) => {
+    const [box, whole] = [text, text.ownerSVGElement].map((one) => one.getBoundingClientRect());
+    return box.width && (box.left < whole.left - 1 || box.right > whole.right + 1);
+}).map((text) => text.textContent)"""
+"""Words in a picture that are cut off at its sides."""
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 
 
@@ -62,6 +71,25 @@ async def test_a_report_stands_by_itself(still: Looked, tmp_path: Path) -> None:
         assert made.code == 0, made.err
         Page(page.read_text())
     assert "Older revisions" in page.read_text()
+
+
+@pytest.mark.program("chromium")
+async def test_a_report_in_a_browser(still: Looked, tmp_path: Path) -> None:
+    """It fits a phone and a screen, is dark in the dark, and asks nobody for anything."""
+    page = tmp_path / "live.html"
+    made = await still.registry("report", page, f"--store={still.store}")
+    assert made.code == 0, made.err
+    brightness: dict[bool, int] = {}
+    async with Browser(tmp_path / "browser") as browser:
+        for width, dark in itertools.product((360, 1280), (False, True)):
+            await browser.open(page.as_uri(), width=width, dark=dark)
+            assert browser.requested == [page.as_uri()]
+            assert await browser.ask("document.title")
+            assert await browser.ask("document.documentElement.scrollWidth") == width
+            assert await browser.ask(OUTSIDE) == []
+            colour = await browser.ask("getComputedStyle(document.body).backgroundColor")
+            brightness[dark] = sum(map(int, re.findall(r"\d+", str(colour))[:3]))
+    assert brightness[True] < 3 * 0x40 < 3 * 0xC0 < brightness[False]
 
 
 async def test_top_tells_who_writes(tmp_path: Path) -> None:

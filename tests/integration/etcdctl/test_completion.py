@@ -121,7 +121,7 @@ async def test_nothing_is_offered_where_no_etcd_is(etcd_with_keys: EtcdCluster) 
         assert (done.status, done.stdout.strip()) == (0, b""), line
 
 
-@pytest.mark.shell("zsh")
+@pytest.mark.program("zsh")
 async def test_zsh_completes_keys_level_by_level(etcd_with_keys: EtcdCluster) -> None:
     async with terminal(["zsh", "-f", "-i"], environment(etcd_with_keys)) as opened:
         await opened.type("autoload -Uz compinit; compinit -u -D; echo rea''dy\n", "ready")
@@ -140,7 +140,7 @@ async def test_zsh_completes_keys_level_by_level(etcd_with_keys: EtcdCluster) ->
         await opened.type("\n", "value of /registry/clusterroles/system:node")
 
 
-@pytest.mark.shell("fish")
+@pytest.mark.program("fish")
 async def test_fish_is_offered_keys_level_by_level(etcd_with_keys: EtcdCluster) -> None:
     for word, offered in (
         ("/reg", ["/registry/"]),
