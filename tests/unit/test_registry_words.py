@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etcd_steward.cli.registry_output import ListPrinter, as_yaml
-from etcd_steward.engine.charts import TALL, WIDE, Cell, line, treemap
+from etcd_steward.engine.charts import TALL, WIDE, Cell, Shape, line, treemap
 from etcd_steward.engine.object_log import key_of
 from etcd_steward.engine.objects import Reference
 from etcd_steward.engine.top import escaped
@@ -134,6 +134,17 @@ def test_a_treemap_fills_its_box_and_nothing_lies_on_anything(
             wide = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
             high = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
             assert min(wide, high) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("part", "label"),
+    [(27, "widgets.example.org"), (13, "widgets"), (7.5, "widge…"), (6, "")],
+)
+def test_a_name_is_shown_as_far_as_there_is_room(part: float, label: str) -> None:
+    """The group goes first; the bare beginning is better than a box that says nothing."""
+    sizes = {"a": {"": 1000 - round(part * 10)}, "widgets.example.org": {"": round(part * 10)}}
+    wide = Shape("flat", 100, 10.0, 20)
+    assert treemap(sizes, wide)[-1].label == label
 
 
 def _pairs(cells: list[Cell]) -> Iterator[tuple[Cell, Cell]]:

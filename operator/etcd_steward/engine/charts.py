@@ -16,6 +16,8 @@ WIDTH: Final = 1000
 _LEAST: Final = 0.004
 """Share of the whole below which things are drawn together."""
 _HUES: Final = 8
+_FEWEST: Final = 6
+"""Letters that a name must show at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,12 @@ def _cells(name: str, inner: Mapping[str, int], box: _Box, hue: int, shape: Shap
 
 
 def _fitting(name: str, width: float, shape: Shape) -> str:
-    """The name, or without its group, or nothing."""
-    for text in (name, name.partition(".")[0]):
-        if len(text) * shape.character + 12 <= width:
+    """The name, or without its group, or its beginning, or nothing."""
+    room, resource = int((width - 12) / shape.character), name.partition(".")[0]
+    for text in (name, resource):
+        if len(text) <= room:
             return text
-    return ""
+    return f"{resource[: room - 1]}…" if room >= _FEWEST else ""
 
 
 @dataclass(frozen=True, slots=True)
