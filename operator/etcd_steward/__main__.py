@@ -3,12 +3,12 @@
 import sys
 
 from etcd_steward.cli.main import main as command_line
-from etcd_steward.memory import return_freed_memory
+from etcd_steward.memory import prepare
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    return_freed_memory()
+    prepare()
     sys.exit(command_line())
 
 

@@ -1,7 +1,9 @@
 """How a large range is read page by page, on an etcd that only counts."""
 
+import asyncio
 import bisect
 from collections.abc import Callable
+from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcd_steward.errors import IntegrityError
+from etcd_steward.errors import Compacted, IntegrityError
 from etcd_steward.etcd.keys import EVERYTHING, KeyRange
-from etcd_steward.etcd.paging import pages
+from etcd_steward.etcd.paging import pages, pages_of
 
 REVISION = 7
 NAMES = st.lists(st.sampled_from(["a", "b", "pods", "team-1", "team-10", "x.example.com"]))
@@ -106,6 +108,45 @@ async def test_large_values_come_a_few_at_a_time() -> None:
     # Only the first page is as large as that; the others weigh 2 MiB.
     assert etcd.largest == 100
     assert etcd.requests > 40
+
+
+async def test_a_range_is_counted_while_the_one_before_is_read() -> None:
+    """And whoever stops reading leaves nothing behind that goes on."""
+    etcd = Etcd({f"/registry/{kind}/{n:04d}".encode() for kind in "abd" for n in range(3000)})
+    parts = [KeyRange.prefix(f"/registry/{letter}".encode()) for letter in "abcd"]
+    asked: list[bytes] = []
+
+    async def read(key: bytes, end: bytes = b"", **more: Any) -> Any:  # noqa: ANN401
+        asked.append(key)
+        await asyncio.sleep(0)
+        return await etcd.range(key, end, **more)
+
+    async with aclosing(pages_of(read, parts, revision=REVISION)) as walked:
+        assert [kv.key async for page in walked for kv in page.kvs] == etcd.keys
+    of_a = [number for number, key in enumerate(asked) if key.startswith(b"/registry/a")]
+    assert asked.index(b"/registry/b") < max(of_a)
+
+    async with aclosing(pages_of(read, parts, revision=REVISION)) as walked:
+        await anext(walked)
+    before = len(asked)
+    await asyncio.sleep(0.01)
+    assert len(asked) == before
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_fails_ahead_is_told_in_its_turn() -> None:
+    etcd = Etcd({b"/registry/a/1", b"/registry/b/1"})
+
+    async def read(key: bytes, end: bytes = b"", **more: Any) -> Any:  # noqa: ANN401
+        if key.startswith(b"/registry/b"):
+            raise Compacted("gone")
+        return await etcd.range(key, end, **more)
+
+    parts = [KeyRange.prefix(b"/registry/a"), KeyRange.prefix(b"/registry/b")]
+    walked = pages_of(read, parts, revision=REVISION)
+    assert [kv.key for kv in (await anext(walked)).kvs] == [b"/registry/a/1"]
+    with pytest.raises(Compacted):
+        await anext(walked)
 
 
 async def test_one_key_and_none() -> None:

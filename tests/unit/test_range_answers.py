@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcd_steward.engine.paged import Paged
+from etcd_steward.engine.paged import Paged, ranges_of
 from etcd_steward.engine.spoolfile import SpoolFile
 from etcd_steward.errors import Unavailable
 from etcd_steward.etcd import stubs
@@ -124,3 +124,19 @@ def test_a_record_that_is_written_otherwise_is_read_all_the_same(tmp_path: Path)
 def test_what_is_no_answer_is_refused(data: bytes) -> None:
     with pytest.raises(Unavailable, match="can't be understood"):
         RangeAnswer.parse(data)
+
+
+@given(
+    st.one_of(
+        st.binary(min_size=1, max_size=20),
+        st.sampled_from([b"/registry/", b"/registry/a", b"/registry/z", b"/etcdsteward.io0"]),
+        st.binary(max_size=3).map(lambda rest: b"/registry/pods" + rest),
+        st.binary(max_size=3).map(lambda rest: b"/etcdsteward.io/" + rest),
+    ),
+    st.sampled_from(["/registry", "/kubernetes.io", "/", "/registry/pods"]),
+)
+def test_each_key_is_in_one_range_but_our_own(key: bytes, prefix: str) -> None:
+    ranges = ranges_of(None, prefix)
+    assert sum(one.contains(key) for one in ranges) == (not key.startswith(b"/etcdsteward.io/"))
+    assert [one.end for one in ranges[1:-1]] == sorted(one.end for one in ranges[1:-1])
+    assert not any(one.empty for one in ranges)

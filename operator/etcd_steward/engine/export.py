@@ -159,10 +159,11 @@ class _Reading:
         return asked or now
 
     async def _read_at(self, revision: int, chosen: Chosen | None, number: int) -> Paged:
+        prefix = self.run.request.registry_prefix
         file = self.run.spool.create(f"registry.values.{number}")
-        paged = Paged(file, revision, chosen, self.run.request.registry_prefix)
+        paged = Paged(file, revision, chosen, prefix)
         try:
-            await read_pages(self._range, paged, ranges_of(chosen), self.run.tracker)
+            await read_pages(self._range, paged, ranges_of(chosen, prefix), self.run.tracker)
         except BaseException:
             file.close()
             file.path.unlink()

@@ -1,12 +1,13 @@
 """Reading keys out of a live etcd into the spool: the values in a file, all else in memory."""
 
 import asyncio
+import string
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
+from itertools import compress, pairwise
 from typing import Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from etcd_steward.engine.spoolfile import SpoolFile
 from etcd_steward.errors import Unavailable
 from etcd_steward.etcd.answers import KeyValues
 from etcd_steward.etcd.keys import EVERYTHING, KeyRange
-from etcd_steward.etcd.paging import Page, Range, pages
+from etcd_steward.etcd.paging import Page, Range, pages_of
 from etcd_steward.registry import paths
 from etcd_steward.registry.columns import ends_of
 from etcd_steward.registry.lanes import Mask, Offsets, starts_of
@@ -168,20 +169,31 @@ async def read_pages(
     The next page is fetched while one is written. Raises `Compacted` if the revision goes
     meanwhile.
     """
-    for part in wanted:
-        async with aclosing(pages(read, part, revision=paged.revision)) as found:
-            async for page in found:
-                await asyncio.to_thread(paged.take, page)
-                tracker.raw = paged.file.size
+    async with aclosing(pages_of(read, wanted, revision=paged.revision)) as found:
+        async for page in found:
+            await asyncio.to_thread(paged.take, page)
+            tracker.raw = paged.file.size
 
 
-def ranges_of(chosen: Chosen | None) -> list[KeyRange]:
-    """Which ranges must be read for what is chosen, sorted and apart, our own keys left out."""
+def ranges_of(chosen: Chosen | None, prefix: str = "/registry") -> list[KeyRange]:
+    """Which ranges must be read for what is chosen, sorted and apart, our own keys left out.
+
+    What lies below the API server's `prefix` is cut by its first letter: etcd counts what is left
+    of a range wherever a new resource begins.
+    """
     ranges = chosen.ranges() if chosen is not None else None
     found: list[KeyRange] = []
     for start, end in ranges if ranges is not None else [(EVERYTHING, EVERYTHING)]:
-        found += _without_own(KeyRange(start, end))
+        for part in _without_own(KeyRange(start, end)):
+            found += _by_letter(part, root_of(prefix))
     return found
+
+
+def _by_letter(wanted: KeyRange, root: bytes) -> list[KeyRange]:
+    cuts = [root + letter.encode() for letter in string.ascii_lowercase]
+    inside = [cut for cut in cuts if cut != wanted.start and wanted.contains(cut)]
+    bounds = [wanted.start, *inside, wanted.end]
+    return [KeyRange(start, end) for start, end in pairwise(bounds)]
 
 
 def _without_own(wanted: KeyRange) -> list[KeyRange]:

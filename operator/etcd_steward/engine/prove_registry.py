@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -60,9 +61,25 @@ def compare_registry(
     compared too. The order of the rows is the writer's business: it stores no others. Raises
     `IntegrityError` if a single bit differs, or a row is missing or there twice.
     """
+    with ThreadPoolExecutor(1, thread_name_prefix="spool") as threads:
+        checking = threads.submit(_check, file)
+        _compare(registry, name, rows, file)
+        checking.result()
+    return RegistryStructure(
+        rows=len(rows),
+        namespaces=len(registry.namespaces()),
+        key_bytes=len(rows.keys),
+        value_bytes=int(rows.value_size.sum()),
+    )
+
+
+def _check(file: SpoolFile) -> None:
     for offset in range(0, file.size, SPAN):
         for _ in file.read_span(offset, min(SPAN, file.size - offset)):
             pass
+
+
+def _compare(registry: "RegistryFile", name: str, rows: Rows, file: SpoolFile) -> None:
     seen = np.zeros(len(rows), dtype=np.bool_)
     for piece in registry.pieces():
         for first, begin, count in _runs(piece, rows, name):
@@ -72,12 +89,6 @@ def compare_registry(
             seen[span] = True
     if not seen.all():
         raise _differs(name)
-    return RegistryStructure(
-        rows=len(rows),
-        namespaces=len(registry.namespaces()),
-        key_bytes=len(rows.keys),
-        value_bytes=int(rows.value_size.sum()),
-    )
 
 
 def _runs(piece: "Piece", rows: Rows, name: str) -> Iterator[tuple[int, int, int]]:

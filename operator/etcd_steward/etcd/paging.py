@@ -129,6 +129,36 @@ async def pages(
         await asyncio.gather(*asked.values(), return_exceptions=True)
 
 
+async def pages_of(
+    read: Range, parts: Sequence[KeyRange], *, revision: int
+) -> AsyncGenerator[Page, None]:
+    """The pages of several ranges, one range after the other.
+
+    The first page of each is asked for while the range before is read: etcd counts all of a range
+    for it, a quarter of a second for a million keys.
+    """
+    walks = [pages(read, part, revision=revision) for part in parts]
+    coming = deque[asyncio.Task[Page | None]]()
+    try:
+        for number, walk in enumerate(walks):
+            for ahead in walks[number + len(coming) : number + 2]:
+                coming.append(asyncio.create_task(_next_of(ahead)))
+            page = await coming.popleft()
+            while page is not None:
+                yield page
+                page = await anext(walk, None)
+    finally:
+        for task in coming:
+            task.cancel()
+        await asyncio.gather(*coming, return_exceptions=True)
+        for walk in walks:
+            await walk.aclose()
+
+
+async def _next_of(walk: AsyncGenerator[Page, None]) -> Page | None:
+    return await anext(walk, None)
+
+
 @dataclass(slots=True)
 class _Walk:
     """Which keys to ask for next."""

@@ -131,7 +131,7 @@ class _Few:
         return Words(words, np.repeat(np.array(self.numbers, dtype=np.int64), self.counts))
 
 
-def padded(pieces: Iterable[bytes], size: int) -> bytes:
+def padded(pieces: Iterable[bytes | memoryview], size: int) -> bytes:
     """The pieces end to end, which have that many bytes, and zeros up to a whole word."""
     return b"".join([*pieces, bytes(-size % 8)])
 
@@ -194,11 +194,10 @@ class Columns:
         at = self._value_at[first : end + 1].tolist()
         values = self._values
         known = envelope.header(values[at[0] : at[1]])
-        if end - first > 1 and known[0] == "json" and path is not None:
-            names = [key[directory:] for key in self._keys[first:end]]
-            if self._alike(known, path.namespace, names, first, end):
-                yield _said(known), end - first
-                return
+        several = end - first > 1 and known[0] == "json"
+        if several and path and self._alike(known, path.namespace, directory, first, end):
+            yield _said(known), end - first
+            return
         rest = [values[one:other] for one, other in pairwise(at[1:])]
         headers = [known, *map(envelope.header, rest)]
         uids = [None if uid is None else uid.encode() for _, _, _, uid in headers]
@@ -208,7 +207,7 @@ class Columns:
             yield said, len(list(alike))
 
     def _alike(
-        self, known: envelope.Header, space: str | None, names: list[bytes], first: int, end: int
+        self, known: envelope.Header, space: str | None, directory: int, first: int, end: int
     ) -> bool:
         """Whether these JSON objects all begin like the first, each with its own name.
 
@@ -219,7 +218,8 @@ class Columns:
         head = f'{{"apiVersion":"{api_version}","kind":"{kind}","metadata":{{"name":"'.encode()
         tail = (f'","namespace":"{space}","uid":"' if space is not None else '","uid":"').encode()
         at, behind = self._value_at[first:end], self._value_at[first + 1 : end + 1]
-        sizes = np.fromiter(map(len, names), dtype=np.int64, count=len(names))
+        names = [key[directory:] for key in self._keys[first:end]]
+        sizes = np.diff(self._key.at[first : end + 1]) - directory
         uid_at = at + sizes + (len(head) + len(tail))
         if (uid_at + (_UID + 1) > behind).any():
             return False

@@ -35,6 +35,8 @@ _GAP: Final = 16 << 10
 """Bytes between two values that are read along rather than begin another read."""
 _READ: Final = 4 << 20
 """Bytes of one read, but that its last piece may go beyond that."""
+_LONG: Final = 32 << 10
+"""Pieces of so many bytes are not copied before they are put end to end."""
 _CHUNK: Final = 1 << 16
 """Keys that are compared with their neighbours at once."""
 _STRANGE: Final = np.array([one >= 0x80 or one < 0x20 or chr(one) in '%"\\' for one in range(256)])
@@ -283,7 +285,7 @@ def _cut(rows: Rows, runs: Iterable[_Run]) -> Iterator[tuple[list[_Run], int]]:
 
 def _gather(
     file: ReadAt, at: Offsets, size: Offsets, groups: Offsets
-) -> tuple[list[bytes], list[int]]:
+) -> tuple[list[bytes | memoryview], list[int]]:
     """The values at these places in pieces, and with which one each of the groups begins.
 
     Read in the order of the file; what lies side by side there is one piece. `groups` are the rows
@@ -297,10 +299,10 @@ def _gather(
     order = begin.argsort(kind="stable")
     begin, end = begin[order], end[order]
     reach = np.maximum.accumulate(end)
-    cut = (begin[1:] - reach[:-1] > _GAP) | (begin[1:] // _READ != begin[:-1] // _READ)
+    breaks = (begin[1:] - reach[:-1] > _GAP) | (begin[1:] // _READ != begin[:-1] // _READ)
     places, begins, ends, reaches = (one.tolist() for one in (order, begin, end, reach))
-    pieces = [b""] * len(places)
-    for first, last in pairwise([0, *(np.flatnonzero(cut) + 1).tolist(), len(places)]):
+    pieces: list[bytes | memoryview] = [b""] * len(places)
+    for first, last in pairwise([0, *(np.flatnonzero(breaks) + 1).tolist(), len(places)]):
         low, high = begins[first], reaches[last - 1]
         data = file.read_at(low, high - low)
         if len(data) != high - low:
@@ -309,12 +311,15 @@ def _gather(
                 f"{high} bytes",
                 hint="the file was cut short or changed while it was read: try again",
             )
+        cut = memoryview(data) if high - low > (last - first) * _LONG else data
         for one in range(first, last):
-            pieces[places[one]] = data[begins[one] - low : ends[one] - low]
+            pieces[places[one]] = cut[begins[one] - low : ends[one] - low]
     return pieces, [*np.searchsorted(firsts, groups).tolist(), len(pieces)]
 
 
-def _group(rows: Rows, runs: Sequence[_Run], index: Offsets, values: list[bytes]) -> Group:
+def _group(
+    rows: Rows, runs: Sequence[_Run], index: Offsets, values: list[bytes | memoryview]
+) -> Group:
     """Make a group of these rows, which are those of the runs, and their values."""
     key_at = ends_of(rows.key_at[index + 1] - rows.key_at[index])
     parts = [rows.keys[rows.key_at[run.first] : rows.key_at[run.end]].tobytes() for run in runs]
