@@ -3,13 +3,15 @@
 import sys
 
 from etcd_steward.cli.main import main as command_line
-from etcd_steward.memory import prepare
+from etcd_steward.memory import conclude, prepare
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     prepare()
-    sys.exit(command_line())
+    code = command_line()
+    conclude()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

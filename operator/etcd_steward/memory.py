@@ -38,6 +38,14 @@ def prepare() -> None:
         mallopt(_M_TRIM_THRESHOLD, 4 * _DIRECT)
 
 
+def conclude() -> None:
+    """Let this process end at once: whatever still holds itself in a circle goes with it.
+
+    The interpreter's last search took a twentieth of a second, as much as some commands do.
+    """
+    gc.freeze()
+
+
 def trim() -> None:
     """Give back what was freed in small pieces: after work that took much, before other such work.
 
