@@ -21,7 +21,7 @@ from benchmarks.timing import Command, Figures, environment, timed
 from etcd_steward.engine.report import Tracker
 from etcd_steward.engine.sidecar import make_sidecar
 from etcd_steward.engine.spool import Spool
-from etcd_steward.memory import prepare
+from etcd_steward.memory import return_freed_memory
 from etcd_steward.models.connection import S3Settings
 from etcd_steward.models.manifest import Manifest
 from etcd_steward.models.run import SpoolSettings
@@ -40,7 +40,7 @@ def row(name: str, figures: Figures) -> str:
 
 async def one(endpoint: str, snapshot: Path, manifest: Manifest, spool: Path) -> None:
     """Make the sidecar of `snapshot`: what a run's process does once its manifest is written."""
-    prepare()
+    return_freed_memory()
     settings = S3Settings(
         bucket=BUCKET, prefix="prod", endpoint=endpoint, force_path_style=True, region="us-east-1"
     )

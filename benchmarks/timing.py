@@ -73,23 +73,23 @@ def settled() -> None:
     back; the kernel writes files.
     """
     os.sync()
-    waited, rests = time.monotonic() + PATIENCE, 0
+    until, rests = time.monotonic() + PATIENCE, 0
     while rests < RESTING:
+        if time.monotonic() > until:
+            print("the machine does not come to rest: something else runs on it", flush=True)
+            return
         before = _ticks()
         time.sleep(1)
         busy, whole = (now - then for now, then in zip(_ticks(), before, strict=True))
         rests = rests + 1 if busy < QUIET * whole else 0
-        if time.monotonic() > waited:
-            raise SystemExit("the machine does not come to rest: something else runs on it")
 
 
 def _ticks() -> tuple[int, int]:
     """The time that all processors have worked, and all of it."""
     first = Path("/proc/stat").read_text().partition("\n")[0]
-    each = [
-        int(one) for one in first.split()[1:9]
-    ]  # user nice system idle iowait irq softirq steal
-    return sum(each) - each[3] - each[4], sum(each)
+    user, nice, system, idle, waiting, *interrupts = map(int, first.split()[1:8])
+    busy = user + nice + system + sum(interrupts)
+    return busy, busy + idle + waiting
 
 
 @contextmanager

@@ -53,7 +53,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if optional and absent():
             config.hook.pytest_deselected(items=optional)
             items[:] = [item for item in items if item not in optional]
-    lacking = [item for item in items if _program_of(item) in _absent_programs()]
+    absent_programs = _absent_programs()
+    lacking = [item for item in items if _program_of(item) in absent_programs]
     if lacking:
         config.hook.pytest_deselected(items=lacking)
         items[:] = [item for item in items if item not in lacking]

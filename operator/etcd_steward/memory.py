@@ -8,7 +8,6 @@ the peak of a snapshot of 0.7 GB from 235 to 185 MB.
 
 import ctypes
 import gc
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,32 +17,15 @@ _DIRECT = 9 << 20
 """Bytes from which on a block is mapped by itself: more than the proof's windows and the store's
 parts, which come again and again, since each fresh mapping costs a fault a page."""
 _ARENAS = 2
-_YOUNG = 50_000
-"""Objects that are made before Python looks for cycles among them; its own 700 are for others."""
 
 
-def prepare() -> None:
-    """Make this process one that moves much: before anything of ours is imported that is large.
-
-    glibc's thresholds are fixed; where there is another libc, they stay. Nothing here multiplies
-    matrices: numpy starts no threads for it. The search for reference cycles, which 700 new objects
-    start, took a tenth of a second of an export, and as much of each start.
-    """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.set_threshold(_YOUNG)
+def return_freed_memory() -> None:
+    """Fix glibc's thresholds for this process; where there is another libc, do nothing."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, _ARENAS)
         mallopt(_M_MMAP_THRESHOLD, _DIRECT)
         mallopt(_M_TRIM_THRESHOLD, 4 * _DIRECT)
-
-
-def conclude() -> None:
-    """Let this process end at once: whatever still holds itself in a circle goes with it.
-
-    The interpreter's last search took a twentieth of a second, as much as some commands do.
-    """
-    gc.freeze()
 
 
 def trim() -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from pydantic import ValidationError
 
 from etcd_steward.errors import InvalidInput, StewardError
-from etcd_steward.memory import prepare
+from etcd_steward.memory import return_freed_memory
 from etcd_steward.models.jobs import REQUEST, Event, OneJob, Request
 from etcd_steward.models.maintenance_run import MaintenanceRequest
 from etcd_steward.models.observation import ObserveRequest
@@ -160,7 +160,7 @@ async def _run() -> None:
 
 def main() -> int:
     """Run one job; the exit code says only whether an outcome was reported."""
-    prepare()
+    return_freed_memory()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     try:
         asyncio.run(_run())

@@ -15,11 +15,11 @@ from tests.support.looked import SECRET, Looked
 from tests.testbed import ControlPlane, EtcdCluster
 from tests.testbed.browser import Browser
 
-OUTSIDE = """[...document.querySelectorAll("svg text")].filter((text) => {
+LABELS = """[...document.querySelectorAll("svg text")].map((text) => {
     const [box, whole] = [text, text.ownerSVGElement].map((one) => one.getBoundingClientRect());
-    return box.width && (box.left < whole.left - 1 || box.right > whole.right + 1);
-}).map((text) => text.textContent)"""
-"""Words in a picture that are cut off at its sides."""
+    return [text.textContent, box.width, box.left - whole.left, whole.right - box.right];
+}).filter(([_, width]) => width)"""
+"""Words that are seen in pictures: each with its width, and what is left at its sides."""
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 
 
@@ -83,12 +83,15 @@ async def test_a_report_in_a_browser(still: Looked, tmp_path: Path) -> None:
     async with Browser(tmp_path / "browser") as browser:
         for width, dark in itertools.product((360, 1280), (False, True)):
             await browser.open(page.as_uri(), width=width, dark=dark)
-            assert browser.requested == [page.as_uri()]
             assert await browser.ask("document.title")
             assert await browser.ask("document.documentElement.scrollWidth") == width
-            assert await browser.ask(OUTSIDE) == []
+            labels = await browser.ask(LABELS)
+            assert isinstance(labels, list)
+            assert len([word for word, *_ in labels if word]) > 4
+            assert [one for one in labels if min(one[2:]) < -1] == []
             colour = await browser.ask("getComputedStyle(document.body).backgroundColor")
             brightness[dark] = sum(map(int, re.findall(r"\d+", str(colour))[:3]))
+            assert browser.requested == [page.as_uri()]
     assert brightness[True] < 3 * 0x40 < 3 * 0xC0 < brightness[False]
 
 

@@ -19,8 +19,9 @@ PROGRAM: Final = "chromium"
 _FLAGS: Final = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-quic"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--remote-debugging-port=0"),
+    *("--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-port=0"),
 )
+_PHONE: Final = 600
 _TIMEOUT: Final = ClientTimeout(total=60)
 
 
@@ -57,7 +58,8 @@ class Browser(Part):
 
     async def open(self, url: str, *, width: int, height: int = 900, dark: bool = False) -> None:
         """Open a page on a screen of that size, and wait until all of it is there."""
-        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        phone = width < _PHONE  # which lays pages out by their viewport tag
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         await self._call("Emulation.setDeviceMetricsOverride", screen)
         feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self._call("Emulation.setEmulatedMedia", {"features": [feature]})

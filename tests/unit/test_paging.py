@@ -2,6 +2,9 @@
 
 import asyncio
 import bisect
+import contextlib
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import aclosing
 from types import SimpleNamespace
@@ -147,6 +150,43 @@ async def test_what_fails_ahead_is_told_in_its_turn() -> None:
     assert [kv.key for kv in (await anext(walked)).kvs] == [b"/registry/a/1"]
     with pytest.raises(Compacted):
         await anext(walked)
+
+
+@pytest.mark.parametrize("reads", [1, 5, 20])
+async def test_a_reading_that_failed_is_forgotten_at_once(reads: int) -> None:
+    """It may hold a hundred megabytes, and the next one begins: no search for cycles is waited for.
+
+    A failed task that something it has raised through still holds would be such a cycle.
+    """
+    etcd = Etcd({f"/registry/{kind}/{n:05d}".encode() for kind in "ab" for n in range(9000)})
+
+    class Reading:
+        """What a reading has collected."""
+
+    async def fail(collected: Reading) -> None:
+        async def read(key: bytes, end: bytes = b"", **more: Any) -> Any:  # noqa: ANN401
+            await asyncio.sleep(0)
+            if etcd.requests >= reads:
+                raise Compacted("gone")
+            assert collected
+            return await etcd.range(key, end, **more)
+
+        parts = [KeyRange.prefix(b"/registry/a"), KeyRange.prefix(b"/registry/b")]
+        async with aclosing(pages_of(read, parts, revision=REVISION)) as walked:
+            async for _ in walked:
+                pass
+
+    gc.disable()
+    try:
+        collected = Reading()
+        kept = weakref.ref(collected)
+        with contextlib.suppress(Compacted):
+            await fail(collected)
+        del collected
+        await asyncio.sleep(0)
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 async def test_one_key_and_none() -> None:

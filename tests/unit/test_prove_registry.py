@@ -125,11 +125,15 @@ def test_a_row_that_is_missing_or_too_many(some: tuple[Rows, SpoolFile]) -> None
             compare_registry(stored(there, file), "it", here, file)
 
 
-def test_a_spool_whose_disk_alters_bits(some: tuple[Rows, SpoolFile]) -> None:
+@pytest.mark.parametrize("when", ["before it is stored", "afterwards"])
+def test_a_spool_whose_disk_alters_bits(some: tuple[Rows, SpoolFile], when: str) -> None:
     rows, file = some
+    registry = stored(rows, file)
     with file.path.open("r+b") as raw:
         raw.seek(300)
         raw.write(b"\0")
-    registry = stored(rows, file)
-    with pytest.raises(IntegrityError, match="other bytes than were written"):
+    if when == "before it is stored":
+        registry = stored(rows, file)
+    with pytest.raises(IntegrityError, match="other bytes than were written") as raised:
         compare_registry(registry, "it", rows, file)
+    assert raised.value.side == "host"

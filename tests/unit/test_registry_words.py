@@ -138,7 +138,7 @@ def test_a_treemap_fills_its_box_and_nothing_lies_on_anything(
 
 @pytest.mark.parametrize(
     ("part", "label"),
-    [(27, "widgets.example.org"), (13, "widgets"), (7.5, "widge…"), (6, "")],
+    [(27, "widgets.example.org"), (13, "widgets"), (7.5, "widg…"), (6, "")],
 )
 def test_a_name_is_shown_as_far_as_there_is_room(part: float, label: str) -> None:
     """The group goes first; the bare beginning is better than a box that says nothing."""

@@ -17,7 +17,7 @@ _LEAST: Final = 0.004
 """Share of the whole below which things are drawn together."""
 _HUES: Final = 8
 _FEWEST: Final = 6
-"""Letters that a name must show at least."""
+"""Letters for which there must be room: fewer tell nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class Shape:
     name: str
     height: int
     character: float
-    """Width of a character of a label; generous, so that nothing is cut."""
+    """Width of a character of a label, in "namespaces" and a wide font: nothing is cut."""
     line: float
     """From one line of a label to the next."""
 
 
-WIDE: Final = Shape("wide", 540, 10.0, 20)
-TALL: Final = Shape("tall", 1500, 19.5, 38)
+WIDE: Final = Shape("wide", 540, 10.8, 20)
+TALL: Final = Shape("tall", 1500, 21.6, 38)
 """For phones: as the screen scales it down, its letters are larger."""
 
 
@@ -122,7 +122,7 @@ def _fitting(name: str, width: float, shape: Shape) -> str:
     for text in (name, resource):
         if len(text) <= room:
             return text
-    return f"{resource[: room - 1]}…" if room >= _FEWEST else ""
+    return f"{resource[: room - 2]}…" if room >= _FEWEST and " " not in name else ""
 
 
 @dataclass(frozen=True, slots=True)

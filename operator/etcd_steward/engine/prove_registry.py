@@ -63,8 +63,10 @@ def compare_registry(
     """
     with ThreadPoolExecutor(1, thread_name_prefix="spool") as threads:
         checking = threads.submit(_check, file)
-        _compare(registry, name, rows, file)
-        checking.result()
+        try:
+            _compare(registry, name, rows, file)
+        finally:
+            checking.result()  # a spool that alters bits explains any difference
     return RegistryStructure(
         rows=len(rows),
         namespaces=len(registry.namespaces()),

@@ -121,8 +121,7 @@ async def pages(
                 yield Page(revision, answer.kvs)
             if not goes_on:
                 return
-            answer = await asked[walk.start]
-            del asked[walk.start]
+            answer = await asked.pop(walk.start)  # one that failed would hold itself, and us
     finally:
         for task in asked.values():
             task.cancel()
@@ -134,8 +133,8 @@ async def pages_of(
 ) -> AsyncGenerator[Page, None]:
     """The pages of several ranges, one range after the other.
 
-    The first page of each is asked for while the range before is read: etcd counts all of a range
-    for it, a quarter of a second for a million keys.
+    The first two pages of each are asked for while the range before is read: etcd counts all of a
+    range for the first, a quarter of a second for a million keys.
     """
     walks = [pages(read, part, revision=revision) for part in parts]
     coming = deque[asyncio.Task[Page | None]]()
