@@ -168,7 +168,7 @@ async def test_a_reading_that_failed_is_forgotten_at_once(reads: int) -> None:
             await asyncio.sleep(0)
             if etcd.requests >= reads:
                 raise Compacted("gone")
-            assert collected
+            assert collected is not None
             return await etcd.range(key, end, **more)
 
         parts = [KeyRange.prefix(b"/registry/a"), KeyRange.prefix(b"/registry/b")]
